@@ -31,7 +31,10 @@ use crate::{
         stun_socket::StunHandler,
     },
     quic,
-    tcp::auth::{self, Offer, Upgrade},
+    tcp::{
+        accepted::Accepted,
+        auth::{self, Offer, Upgrade},
+    },
 };
 
 /// QUIC and TCP listeners. As a [`Transport`] it refuses to dial.
@@ -207,6 +210,8 @@ impl Listeners {
             let Poll::Ready(event) = Pin::new(&mut *tcp).poll(cx) else {
                 break;
             };
+            let event = event
+                .map_upgrade(|accepted| Accepted(accepted.into_inner().map(|stream| stream.0)));
             let TransportEvent::Incoming {
                 listener_id,
                 send_back_addr,
@@ -291,8 +296,7 @@ impl libp2p::Transport for Listeners {
     }
 }
 
-type TcpEvent =
-    TransportEvent<<tcp::tokio::Transport as libp2p::Transport>::ListenerUpgrade, io::Error>;
+type TcpEvent = TransportEvent<Accepted, io::Error>;
 
 /// An event of a TCP transport, with the upgrade of the stream that comes in.
 fn tcp_event(event: TcpEvent, upgrade: &Upgrade, stun: Option<Arc<dyn StunHandler>>) -> Event {
@@ -305,21 +309,22 @@ fn tcp_event(event: TcpEvent, upgrade: &Upgrade, stun: Option<Arc<dyn StunHandle
     };
     let upgrade = upgrade.clone();
     event
-        .map_upgrade(move |stream| {
+        .map_upgrade(move |accepted| {
             async move {
                 let failed = |source| Error::io("cannot accept a connection", source);
-                let stream = stream.await.map_err(failed)?;
+                let stream = accepted.take().map_err(failed)?;
                 if let Some(stun) = stun
-                    && auth::is_stun(&stream.0).await?
+                    && auth::is_stun(&stream).await?
                 {
-                    stun.stream(stream.0);
+                    stun.stream(stream);
                     return Err(Error::Stun);
                 }
                 let remote = match remote {
                     Some(remote) => remote,
-                    None => stream.0.peer_addr().map_err(failed)?,
+                    None => stream.peer_addr().map_err(failed)?,
                 };
                 let role = Endpoint::Listener;
+                let stream = tcp::tokio::TcpStream(stream);
                 upgrade.apply(stream, remote, role, Offer::Both).await
             }
             .boxed()

@@ -4,21 +4,25 @@
 
 mod common;
 
-use std::{future::poll_fn, io, time::Duration};
+use std::{future::poll_fn, io, pin::Pin, time::Duration};
 
 use common::{LONG, Node, ORDINARY, config, listener, node};
 use libp2p::{
     Transport as _,
     core::{
         muxing::{StreamMuxerBox, StreamMuxerExt as _},
+        transport::{ListenerId, TransportEvent},
         upgrade::Version,
     },
     identity::Keypair,
     multiaddr::{Multiaddr, Protocol},
     noise, tcp, yamux,
 };
-use p2pnode_transports::{Closed, closed, innermost};
-use tokio::net::{TcpListener, TcpStream};
+use p2pnode_transports::{Closed, build, closed, innermost, server, tokio_runtime};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
@@ -165,4 +169,75 @@ async fn a_quic_dial_that_nobody_answers_has_timed_out() {
         .unwrap();
     let error = client.dial(&addr, ORDINARY).await.err().unwrap();
     assert!(p2pnode_transports::timed_out(&error), "{error:?}");
+}
+
+/// A peer that has no room ends what it accepted, by a reset or, if its kernel sees to it, by a FIN: before or after it read
+/// something. Neither is a peer that speaks none of the protocols.
+#[tokio::test]
+async fn a_tcp_peer_that_ends_a_connection_without_an_answer_has_closed_it() {
+    let (client, _) = node(config("21310-21339"));
+    for (linger, reads, words) in [
+        (None, false, ""),
+        (None, true, "ended without a graceful close"),
+        (Some(Duration::ZERO), false, "reset by the peer"),
+        (Some(Duration::ZERO), true, "reset by the peer"),
+    ] {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let addr: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+        // Each: one that is reset is dialed again, from another port.
+        let ends = async {
+            loop {
+                let (mut stream, _) = silent.accept().await.unwrap();
+                let of = socket2::SockRef::from(&stream);
+                of.set_linger(linger).unwrap();
+                if reads {
+                    // All that the dialer sends before an answer: what is unread makes the kernel send a reset.
+                    let mut flight = [0; 4096];
+                    while !flight.windows(10).any(|part| part == b"/tls/1.0.0") {
+                        assert_ne!(stream.read(&mut flight).await.unwrap(), 0);
+                    }
+                }
+            }
+        };
+        let error = tokio::select! {
+            dialed = client.dial(&addr, ORDINARY) => dialed.err().unwrap(),
+            () = ends => unreachable!(),
+        };
+        let case = format!("{linger:?} {reads}: {error:?}");
+        assert_eq!(closed(&error), Some(Closed::Reset), "{case}");
+        are_own_words(&innermost(&error), "");
+        assert!(innermost(&error).contains(words), "{case}");
+    }
+}
+
+/// A swarm that refuses a connection drops its upgrade. The kernel would send a FIN where nothing has arrived, and a reset where
+/// something has; the dialer reads the same in both cases.
+#[tokio::test]
+async fn a_tcp_connection_that_is_refused_is_reset_whether_something_arrived_or_not() {
+    let keypair = Keypair::generate_ed25519();
+    let dialer = build(&keypair, config("21340-21349")).unwrap().0;
+    for mut transport in [server(&keypair, tokio_runtime()).unwrap(), dialer] {
+        for says in [&b""[..], b"\x13/multistream/1.0.0\n"] {
+            let at = TCP.parse().unwrap();
+            transport.listen_on(ListenerId::next(), at).unwrap();
+            let mut next = async || poll_fn(|cx| Pin::new(&mut transport).poll(cx)).await;
+            let port = loop {
+                if let TransportEvent::NewAddress { listen_addr, .. } = next().await {
+                    break common::socket(&listen_addr).port();
+                }
+            };
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            stream.write_all(says).await.unwrap();
+            let refused = loop {
+                if let TransportEvent::Incoming { upgrade, .. } = next().await {
+                    break upgrade;
+                }
+            };
+            drop(refused);
+            let read = stream.read(&mut [0; 1]).await;
+            let kind = read.map_err(|error| error.kind());
+            assert_eq!(kind, Err(io::ErrorKind::ConnectionReset), "{says:?}");
+        }
+    }
 }

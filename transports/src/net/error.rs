@@ -173,6 +173,21 @@ impl Error {
         }
     }
 
+    /// The handshake with `remote` over TCP failed.
+    pub(crate) fn handshake(remote: SocketAddr, error: &io::Error) -> Self {
+        let closed = closed(error);
+        // If the connection ended, what the steps above it say of that adds nothing.
+        let reason = match closed {
+            Some(_) => innermost(error),
+            None => chain(error),
+        };
+        Self::Handshake {
+            remote,
+            reason,
+            closed,
+        }
+    }
+
     /// How the connection ended on which the handshake failed.
     pub(crate) fn closed(&self) -> Option<Closed> {
         if let Self::Quic { closed, .. } | Self::Handshake { closed, .. } = self {

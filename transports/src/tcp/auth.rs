@@ -34,14 +34,17 @@ use libp2p::{
 use tokio::net::TcpStream;
 
 use super::{
-    eof_is_error::EofIsError, read_buffer::ReadBuffer, write_coalescer::CoalescedYamux,
+    eof_is_error::EofIsError,
+    read_buffer::{Heard, ReadBuffer},
+    write_coalescer::CoalescedYamux,
     yamux::Yamux,
 };
 use crate::{
     net::{
         budget::Budgets,
+        closed::causes,
         connection::Connection,
-        error::{Error, chain, closed},
+        error::{Error, chain},
     },
     tls::Tls,
 };
@@ -85,12 +88,20 @@ impl Refusal {
     }
 
     /// Notes a refusal, if `error` is one.
-    fn see(&self, error: &io::Error) {
-        let carried = error.get_ref().and_then(|error| error.downcast_ref());
-        if matches!(carried, Some(NegotiationError::Failed)) {
+    fn see(&self, error: &io::Error, heard: &Heard) {
+        if is_failed(error) && heard.is_set() {
             self.give();
         }
     }
+}
+
+/// Whether a negotiation ended without a protocol. The end of the stream is such an end as well, so that this is a refusal only of a
+/// remote that has sent something: the first thing that a remote of libp2p sends is not an answer.
+fn is_failed(error: &io::Error) -> bool {
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        matches!(error.downcast_ref(), Some(NegotiationError::Failed))
+    };
+    causes(error).any(failed)
 }
 
 impl Upgrade {
@@ -116,7 +127,10 @@ impl Upgrade {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let stream = ReadBuffer::new(stream);
+        let heard = stream.heard();
         let security = Security {
+            heard: heard.clone(),
             offer: match role {
                 Endpoint::Dialer => offer,
                 Endpoint::Listener => Offer::Both,
@@ -127,7 +141,7 @@ impl Upgrade {
         // The lazy variant saves a round trip where one protocol is offered: yamux, and TLS or Noise if `offer` is one of them. It
         // changes when the dialer flushes, not who sends first, so it works with roles that a punch has overridden.
         let budgets = self.budgets.clone();
-        let mut upgrade = Established(Some(ReadBuffer::new(stream)))
+        let mut upgrade = Established(Some(stream))
             .upgrade(Version::V1Lazy)
             .authenticate(security)
             .multiplex_ext(move |peer, _| {
@@ -151,11 +165,11 @@ impl Upgrade {
             };
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(connection)) => Ok(connection),
-                Ok(Err(error)) => Err(Error::Handshake {
-                    remote,
-                    reason: chain(&error),
-                    closed: closed(&error),
-                }),
+                Ok(Err(error)) if is_failed(&error) && !heard.is_set() => {
+                    let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+                    Err(Error::handshake(remote, &error))
+                }
+                Ok(Err(error)) => Err(Error::handshake(remote, &error)),
                 Err(_) => Err(Error::timeout("the TCP handshake", HANDSHAKE_TIMEOUT)),
             }
         }
@@ -181,6 +195,7 @@ const TLS: &str = "/tls/1.0.0";
 /// AES instructions and moves more bytes per core than Noise's ChaCha20.
 #[derive(Clone)]
 struct Security {
+    heard: Heard,
     offer: Offer,
     tls: Tls,
     noise: noise::Config,
@@ -239,7 +254,7 @@ where
             if protocol == TLS {
                 let failed = |error: &io::Error| {
                     if let Offer::Tls(refusal) = &self.offer {
-                        refusal.see(error);
+                        refusal.see(error, &self.heard);
                     }
                 };
                 let (peer, stream) = self.tls.connect(stream, failed).await?;

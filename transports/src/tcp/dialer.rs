@@ -20,6 +20,7 @@ use libp2p::{
 use p2pnode_protocol::{Family, Transport};
 
 use super::{
+    accepted::Accepted,
     auth::{self, Offer, Upgrade},
     dial::Dial,
     memory::Memory,
@@ -203,12 +204,16 @@ impl Dialer {
             Returned::Stream(Inbound { origin, stream }) => {
                 let (stun, remote) = (Arc::clone(&self.shared.stun), origin.remote);
                 let upgrade = self.upgrade.clone();
+                let accepted = Accepted(Ok(stream.0));
                 let upgraded = async move {
-                    if stun.is_awaited() && auth::is_stun(&stream.0).await? {
-                        stun.stream(stream.0);
+                    let taken = accepted.take();
+                    let stream =
+                        taken.map_err(|source| Error::io("cannot accept a connection", source))?;
+                    if stun.is_awaited() && auth::is_stun(&stream).await? {
+                        stun.stream(stream);
                         return Err(Error::Stun);
                     }
-                    let stream = Stream::new(stream.0, None);
+                    let stream = Stream::new(stream, None);
                     let role = Endpoint::Listener;
                     upgrade.apply(stream, remote, role, Offer::Both).await
                 };

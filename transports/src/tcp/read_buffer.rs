@@ -4,6 +4,10 @@ use std::{
     io,
     ops::Range,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -26,6 +30,23 @@ pub(crate) struct ReadBuffer<S> {
     unread: Range<usize>,
     /// How much to read at least, judged by the last read. 0: as much as the reader asks for.
     ahead: usize,
+    heard: Heard,
+}
+
+/// Whether the remote of a stream has sent anything.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn on_read(&self, bytes: usize) {
+        if bytes > 0 && !self.is_set() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl<S> ReadBuffer<S> {
@@ -35,7 +56,12 @@ impl<S> ReadBuffer<S> {
             buffer: Vec::new(),
             unread: 0..0,
             ahead: 0,
+            heard: Heard::default(),
         }
+    }
+
+    pub(super) fn heard(&self) -> Heard {
+        self.heard.clone()
     }
 
     /// Gives the reader what was read ahead, as much as fits into `buf`.
@@ -63,6 +89,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadBuffer<S> {
         }
         if buf.len() >= this.ahead {
             let read = ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+            this.heard.on_read(read);
             this.ahead = match read {
                 FEW.. if read == buf.len() => CAPACITY,
                 1.. if read == buf.len() => FEW,
@@ -74,6 +101,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadBuffer<S> {
             this.buffer = vec![0; this.ahead];
         }
         let read = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut this.buffer))?;
+        this.heard.on_read(read);
         this.unread = 0..read;
         this.ahead = if read >= FEW { CAPACITY } else { 0 };
         Poll::Ready(Ok(this.take(buf)))
