@@ -37,12 +37,15 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use p2pnode_protocol::quote;
+use p2pnode_protocol::{
+    bucket::{Bucket, Measure},
+    quote,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::watch,
+    sync::{Mutex, watch},
     task::{AbortHandle, JoinSet},
-    time::{Sleep, sleep, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 
 /// How long a client may take over the header of a request, and how long a connection may wait for the next one.
@@ -54,14 +57,25 @@ const BODY: Duration = Duration::from_secs(10);
 /// How long a client may read nothing of an answer.
 const STALL: Duration = Duration::from_secs(30);
 
-/// The most bytes of a body. The longest request is a dial with all the addresses of a peer.
+/// The most bytes of a body on the control socket. The longest request is a dial with all the addresses of a peer.
 const BODY_LIMIT: usize = 256 * 1024;
+
+/// The same at the admin address, where no request has one: a body in chunks of a byte costs a hundred times its bytes.
+const ADMIN_BODY_LIMIT: usize = 1024;
 
 /// The most bytes of a header: a scraper sends 500.
 const HEADER_LIMIT: usize = 16 * 1024;
 
 /// An answer takes microseconds. A client that stays longer after the end of the server is not waiting for one.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How often a server answers, over all connections. An answer with metrics takes up to a millisecond of the thread that the event
+/// loop needs as well. Each of the connections has one request at a time in the queue, so that a newcomer waits for a third of a
+/// second at most.
+const ANSWERS: Measure = Measure {
+    burst: 100,
+    period: Duration::from_millis(5),
+};
 
 /// What a server grants its clients.
 #[derive(Debug, Clone)]
@@ -72,6 +86,8 @@ pub struct Bounds {
     takes_busy: bool,
     /// The names under which the server answers; `None`: any.
     hosts: Option<Arc<[String]>>,
+    /// Bytes of a body.
+    body: usize,
 }
 
 impl Bounds {
@@ -83,6 +99,7 @@ impl Bounds {
             connections: 64,
             takes_busy: true,
             hosts: Some(hosts.into()),
+            body: ADMIN_BODY_LIMIT,
         }
     }
 
@@ -93,6 +110,7 @@ impl Bounds {
             connections: 32,
             takes_busy: false,
             hosts: None,
+            body: BODY_LIMIT,
         }
     }
 
@@ -138,6 +156,7 @@ where
     let mut shutdown = std::pin::pin!(shutdown);
     let (ended, end) = watch::channel(false);
     let mut connections = Connections::default();
+    let turns = Turns::new();
     let mut tasks = JoinSet::new();
     loop {
         let io = tokio::select! {
@@ -155,10 +174,13 @@ where
             io,
             router.clone(),
             bounds.clone(),
+            turns.clone(),
             requests.clone(),
             end.clone(),
         );
         connections.add(tasks.spawn(served), requests);
+        // Many may wait to be accepted, and the event loop has its turn before the next.
+        tokio::task::yield_now().await;
     }
     ended.send_replace(true);
     // Those that are still open end with the set.
@@ -202,6 +224,25 @@ impl Connections {
     }
 }
 
+/// The queue of requests, first come, first served. Clones are the same.
+#[derive(Debug, Clone)]
+struct Turns(Arc<Mutex<Bucket>>);
+
+impl Turns {
+    fn new() -> Self {
+        let bucket = Bucket::full(ANSWERS, Instant::now().into_std());
+        Self(Arc::new(Mutex::new(bucket)))
+    }
+
+    /// Completes when one more request may be answered.
+    async fn next(&self) {
+        let mut left = self.0.lock().await;
+        let at = left.ready_at(ANSWERS, Instant::now().into_std());
+        sleep_until(at.into()).await;
+        left.admits(ANSWERS, Instant::now().into_std());
+    }
+}
+
 /// A request that is not answered, counted in the number of its connection.
 struct Open(Arc<AtomicUsize>);
 
@@ -222,6 +263,7 @@ async fn connection<I>(
     io: I,
     router: Router,
     bounds: Bounds,
+    turns: Turns,
     requests: Arc<AtomicUsize>,
     mut end: watch::Receiver<bool>,
 ) where
@@ -229,8 +271,9 @@ async fn connection<I>(
 {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let open = Open::new(&requests);
-        let (router, bounds) = (router.clone(), bounds.clone());
+        let (router, bounds, turns) = (router.clone(), bounds.clone(), turns.clone());
         async move {
+            turns.next().await;
             let response = answer(request, router, &bounds).await;
             // It is answered once its body is sent, or dropped.
             let response = response.map(|body| {
@@ -272,10 +315,10 @@ async fn answer(request: hyper::Request<Incoming>, router: Router, bounds: &Boun
         return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
     }
     let (parts, body) = request.into_parts();
-    if hyper::body::Body::size_hint(&body).lower() > BODY_LIMIT as u64 {
+    if hyper::body::Body::size_hint(&body).lower() > bounds.body as u64 {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
-    let body = match timeout(BODY, Limited::new(body, BODY_LIMIT).collect()).await {
+    let body = match timeout(BODY, Limited::new(body, bounds.body).collect()).await {
         Ok(Ok(body)) => Body::from(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             return StatusCode::PAYLOAD_TOO_LARGE.into_response();

@@ -32,11 +32,21 @@
 //!
 //! Decisions are in `core` and in the machine of `punch`, which do no IO. `swarm` does the IO. `ARCHITECTURE.md` is the map.
 
+// What the fuzz targets name.
+#[cfg(test)]
+extern crate self as libfuzzer_sys;
+#[cfg(test)]
+extern crate self as p2pnode;
+#[cfg(test)]
+pub(crate) use fuzz_targets::fuzz_target;
+
 mod command;
 mod config;
 mod control;
 mod core;
 mod discovery;
+#[cfg(test)]
+mod fuzz_targets;
 mod node;
 mod observe;
 #[cfg(not(fuzzing))]
@@ -58,7 +68,7 @@ pub use core::{
     peers::{Axis, DecidedBy, Hop, How, Path, PathKind, ReportedBy},
     port_search::{NoSearch, PortClass, SearchClass, SearchOutcome, SearchReport},
 };
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub use discovery::datagram as mdns_datagram;
 pub use node::{Node, Panicked};
 pub use observe::status::{ForwardStatus, ServiceStatus, SessionStatus};

@@ -88,6 +88,7 @@ pub use crate::{
         kin::Kin,
         learned::{Learned, Trouble},
         pool::{Exhausted, PoolCounts},
+        proposals::LimitedProposals,
         punches::{PunchGuard, Remote},
         range::{PortRange, RangeError, RangeErrorKind},
         record::Sockets,

@@ -18,8 +18,14 @@ use libp2p::{
     core::muxing::{StreamMuxerBox, StreamMuxerExt as _, SubstreamBox},
     identity::Keypair,
 };
-use p2pnode_transports::{Budgets, Class, Closed, Overuse, closed, server_within, tokio_runtime};
-use tokio::task::JoinSet;
+use p2pnode_transports::{
+    Budgets, Class, Closed, Overuse, closed, server_within, to_socket_addr, tokio_runtime,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+};
 
 const BOTH: [(&str, &str); 2] = [
     ("/ip4/127.0.0.1/tcp/0", "21340-21349"),
@@ -260,4 +266,62 @@ async fn the_connection_that_holds_the_most_is_closed_for_want_of_memory_and_say
         assert_eq!(closed(&error), Some(over), "{transport:?}: {error:?}");
         flood.abort();
     }
+}
+
+#[tokio::test]
+async fn while_memory_is_short_no_more_comes_over_quic_than_a_small_part_and_what_is_read_goes_on()
+{
+    const BYTES: usize = 300 << 10;
+    let (addr, _) = BOTH[1];
+    let keypair = Keypair::generate_ed25519();
+    let budgets = Budgets::new(Class::Known);
+    let transport = server_within(&keypair, tokio_runtime(), budgets.clone(), None).unwrap();
+    let mut server = Node::run(&keypair, transport);
+    let addr: Multiaddr = server.listen(addr).await;
+    let (mut nodes, mut floods, mut ends) = (Vec::new(), JoinSet::new(), Vec::new());
+    budgets.set_room(0);
+    for range in ["21370-21374", "21375-21379"] {
+        let (client, _) = node(config(range));
+        let (_, muxer) = client.dial(&addr, ORDINARY).await.unwrap();
+        floods.spawn(flood(muxer, 1, BYTES));
+        let mut end = server.accept().await.muxer;
+        let stream = next(&mut end).await.unwrap();
+        ends.push((end, stream));
+        nodes.push(client);
+    }
+    let (mut honest, mut stream) = ends.pop().unwrap();
+    let mut most = 0;
+    let read = async {
+        let mut chunk = [0; 1000];
+        for _ in 0..BYTES / chunk.len() {
+            stream.read_exact(&mut chunk).await.unwrap();
+            most = most.max(budgets.held());
+        }
+    };
+    drive(&mut honest, read, drop).await;
+    // The other one was sent as much, and nobody has read it.
+    assert!(most < 200 << 10, "{most} bytes were held");
+}
+
+#[tokio::test]
+async fn of_proposals_without_end_in_a_handshake_a_few_are_answered() {
+    const REFUSAL: &[u8] = b"\x03na\n";
+    let keypair = Keypair::generate_ed25519();
+    let budgets = Budgets::new(Class::Stranger);
+    let transport = server_within(&keypair, tokio_runtime(), budgets, None).unwrap();
+    let mut server = Node::run(&keypair, transport);
+    let addr: Multiaddr = server.listen(TCP.0).await;
+    let mut stream = TcpStream::connect(to_socket_addr(&addr).unwrap())
+        .await
+        .unwrap();
+    let proposals = b"\x05/x/1\n".repeat(32);
+    let proposals = [b"\x13/multistream/1.0.0\n", &proposals[..]].concat();
+    stream.write_all(&proposals).await.unwrap();
+    let mut answers = Vec::new();
+    let read = stream.read_to_end(&mut answers);
+    tokio::time::timeout(LONG, read).await.unwrap().unwrap();
+    let refusals = answers
+        .windows(REFUSAL.len())
+        .filter(|part| *part == REFUSAL);
+    assert_eq!(refusals.count(), 32);
 }

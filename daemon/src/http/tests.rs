@@ -167,7 +167,7 @@ async fn a_body_or_a_header_that_is_too_long_is_refused() {
     let answer =
         rest(connect(addr, &format!("{}Connection: close\r\n\r\nbody", head(4))).await).await;
     assert!(answer.ends_with("\r\nbody"), "{answer}");
-    let answer = ask(addr, &head(BODY_LIMIT + 1)).await;
+    let answer = ask(addr, &head(ADMIN_BODY_LIMIT + 1)).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     let long = "x".repeat(2 * HEADER_LIMIT);
     let answer = ask(addr, &format!("GET /quick HTTP/1.1\r\nX: {long}\r\n")).await;
@@ -338,4 +338,32 @@ async fn of_a_crowd_that_comes_at_once_no_more_are_open_than_have_a_place_and_th
     over.notified().await;
     assert_eq!(open.load(Ordering::Relaxed), places);
     assert_eq!(most.load(Ordering::Relaxed), places + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_requests_without_end_so_many_are_answered_in_a_second_and_a_newcomer_waits_its_turn() {
+    let dial = served_over_pipes(Bounds::admin(&[]));
+    let request = "GET /quick HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let answered = Arc::<AtomicUsize>::default();
+    for _ in 0..60 {
+        let (mut read, mut write) = tokio::io::split(pipe(&dial, "").await);
+        let answered = answered.clone();
+        tokio::spawn(async move { while write.write_all(request.as_bytes()).await.is_ok() {} });
+        tokio::spawn(async move {
+            let mut answer = [0; 4096];
+            while let Ok(read @ 1..) = read.read(&mut answer).await {
+                let answers = answer[..read].windows(5).filter(|text| text == b"here\n");
+                answered.fetch_add(answers.count(), Ordering::Relaxed);
+            }
+        });
+    }
+    sleep(Duration::from_secs(10)).await;
+    let second = answered.load(Ordering::Relaxed);
+    assert!((2000..=2200).contains(&second), "{second}");
+    let began = Instant::now();
+    let last = "GET /quick HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let answer = rest(pipe(&dial, last).await).await;
+    assert!(answer.ends_with("here\n"), "{answer}");
+    let waited = began.elapsed();
+    assert!(waited <= Duration::from_millis(5 * 62), "{waited:?}");
 }

@@ -16,7 +16,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
+#[allow(unreachable_pub, reason = "the fuzz targets are programs of their own")]
 pub use mdns::datagram;
 
 pub(crate) use links::Links;

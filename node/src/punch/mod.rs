@@ -16,7 +16,8 @@
 pub(crate) mod address;
 mod behaviour;
 pub(crate) mod candidates;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
+#[allow(unreachable_pub, reason = "the fuzz targets are programs of their own")]
 pub mod fuzz;
 mod handler;
 pub(crate) mod machine;

@@ -24,6 +24,7 @@ use libp2p::{
         upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
     },
 };
+use p2pnode_transports::LimitedProposals;
 use tokio::time::Instant;
 
 use crate::punch::CircuitFacts;
@@ -53,7 +54,7 @@ impl CircuitTimes {
     }
 }
 
-/// The exchange of keys, timed.
+/// The exchange of keys, timed. yamux is negotiated on what comes of it.
 #[derive(Clone)]
 pub(crate) struct Timed<U> {
     upgrade: U,
@@ -83,9 +84,9 @@ where
     T: 'static,
     U::Error: 'static,
 {
-    type Output = (PeerId, T);
+    type Output = (PeerId, LimitedProposals<T>);
     type Error = U::Error;
-    type Future = BoxFuture<'static, Result<(PeerId, T), U::Error>>;
+    type Future = BoxFuture<'static, Result<Self::Output, U::Error>>;
 
     fn upgrade_inbound(self, stream: C, info: Self::Info) -> Self::Future {
         let (stream, received) = Counted::new(stream);
@@ -105,9 +106,9 @@ where
     T: 'static,
     U::Error: 'static,
 {
-    type Output = (PeerId, T);
+    type Output = (PeerId, LimitedProposals<T>);
     type Error = U::Error;
-    type Future = BoxFuture<'static, Result<(PeerId, T), U::Error>>;
+    type Future = BoxFuture<'static, Result<Self::Output, U::Error>>;
 
     fn upgrade_outbound(self, stream: C, info: Self::Info) -> Self::Future {
         let (stream, received) = Counted::new(stream);
@@ -124,12 +125,12 @@ async fn time<T, E>(
     times: CircuitTimes,
     received: Arc<AtomicU64>,
     upgrade: impl Future<Output = Result<(PeerId, T), E>>,
-) -> Result<(PeerId, T), E> {
+) -> Result<(PeerId, LimitedProposals<T>), E> {
     let began = Instant::now();
     let (peer, stream) = upgrade.await?;
     let rtt = began.elapsed();
     times.note(peer, CircuitFacts { rtt, received });
-    Ok((peer, stream))
+    Ok((peer, LimitedProposals::new(stream)))
 }
 
 /// A stream that counts the bytes that come over it. They bound what the peer can make this node send elsewhere.

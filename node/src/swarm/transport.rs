@@ -13,7 +13,7 @@ use libp2p::{
     identity::Keypair,
     noise,
 };
-use p2pnode_transports::{Class, Displacer, Family, Yamux};
+use p2pnode_transports::{Class, Displacer, Family, LimitedProposals, Yamux};
 
 use crate::{
     config,
@@ -63,6 +63,7 @@ pub(crate) fn build(keypair: &Keypair, dial: &config::Dial) -> anyhow::Result<Pa
     let upgrade = |circuits: Circuits| {
         let budgets = sockets.budgets().clone();
         let upgraded = circuits
+            .map(|circuit, _| LimitedProposals::new(circuit))
             // Lazy negotiation saves a round trip through the relay.
             .upgrade(Version::V1Lazy)
             .authenticate(Timed::new(noise.clone(), times.clone()))

@@ -58,7 +58,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// Whatever a router sends, for the fuzz target: every reader takes it.
-#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
 pub fn read_anything(bytes: &[u8], router: std::net::IpAddr) {
     let _ = pcp::Answer::read(bytes);
     let _ = nat_pmp::Answer::read(bytes);

@@ -16,6 +16,7 @@ pub(crate) mod kin;
 pub(crate) mod learned;
 pub(crate) mod pool;
 pub(crate) mod ports;
+pub(crate) mod proposals;
 pub(crate) mod punches;
 pub(crate) mod range;
 pub(crate) mod record;

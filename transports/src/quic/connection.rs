@@ -18,7 +18,10 @@ use p2pnode_protocol::Transport;
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
 use super::{datagrams::Carrying, settings::Settings, streams::Streams, window::Window};
-use crate::net::budget::{Budgeted, Class, Grant, Opens, Overuse, Pause, Registered};
+use crate::net::{
+    budget::{Budgeted, Class, Grant, Opens, Overuse, Pause, Registered, canonical},
+    proposals::LimitedProposals,
+};
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
@@ -69,10 +72,13 @@ impl Connection {
 }
 
 impl StreamMuxer for Connection {
-    type Substream = Stream;
+    type Substream = LimitedProposals<Stream>;
     type Error = io::Error;
 
-    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+    fn poll_inbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Self::Substream>> {
         let this = &mut *self;
         while let Some(at) = this.budget.wait() {
             ready!(this.pause.poll_until(at, cx));
@@ -86,10 +92,14 @@ impl StreamMuxer for Connection {
         this.inbound = None;
         let (send, receive) = opened.map_err(|error| this.error(error))?;
         this.budget.opened();
-        Poll::Ready(Ok(Stream::new(send, receive, &this.budget, true)))
+        let stream = Stream::new(send, receive, &this.budget, true);
+        Poll::Ready(Ok(LimitedProposals::new(stream)))
     }
 
-    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+    fn poll_outbound(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Self::Substream>> {
         let this = &mut *self;
         let connection = &this.inner;
         let outbound = this.outbound.get_or_insert_with(|| {
@@ -99,7 +109,8 @@ impl StreamMuxer for Connection {
         let opened = ready!(outbound.poll_unpin(cx));
         this.outbound = None;
         let (send, receive) = opened.map_err(|error| this.error(error))?;
-        Poll::Ready(Ok(Stream::new(send, receive, &this.budget, false)))
+        let stream = Stream::new(send, receive, &this.budget, false);
+        Poll::Ready(Ok(LimitedProposals::outbound(stream)))
     }
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<StreamMuxerEvent>> {
@@ -218,8 +229,7 @@ fn now() -> Instant {
 impl Budgeted for Budget {
     fn remote(&self) -> Option<(Transport, SocketAddr)> {
         let remote = lock(&self.0).connection.remote_address();
-        let ip = remote.ip().to_canonical();
-        Some((Transport::Quic, SocketAddr::new(ip, remote.port())))
+        Some((Transport::Quic, canonical(remote)))
     }
 
     fn received(&self) -> u64 {
@@ -228,6 +238,11 @@ impl Budgeted for Budget {
 
     fn set_class(&self, class: Class) {
         self.apply(class);
+    }
+
+    fn holds_much(&self) -> bool {
+        let most = lock(&self.0).class.bytes_if_short();
+        self.held().is_some_and(|held| held > most)
     }
 
     fn held(&self) -> Option<u64> {

@@ -22,7 +22,10 @@ use quinn::{
     udp::{RecvMeta, Transmit},
 };
 
-use crate::net::punches::{Punches, Remote};
+use crate::net::{
+    budget::Budgets,
+    punches::{Punches, Remote},
+};
 
 /// How long an address is restrained: longer than a dial takes and quinn may keep what it closed.
 const LASTS: Duration = Duration::from_secs(60);
@@ -116,10 +119,11 @@ fn key(remote: SocketAddr) -> (IpAddr, u16) {
     (remote.ip(), remote.port())
 }
 
-/// A socket below which the restraint holds.
+/// A socket below which the restraint holds, and which drops what there is no memory for.
 pub(super) struct RestrainedSocket {
     pub(super) socket: Arc<dyn AsyncUdpSocket>,
     pub(super) restraint: Arc<Restraint>,
+    pub(super) budgets: Budgets,
 }
 
 impl fmt::Debug for RestrainedSocket {
@@ -152,6 +156,11 @@ impl AsyncUdpSocket for RestrainedSocket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let received = ready!(self.socket.poll_recv(cx, bufs, meta))?;
+        for meta in &mut meta[..received] {
+            if self.budgets.drops(meta.addr, meta.len) {
+                meta.len = 0;
+            }
+        }
         if self.restraint.count.load(Ordering::Acquire) > 0 {
             for meta in &meta[..received] {
                 self.restraint.lift(meta.addr);

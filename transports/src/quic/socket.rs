@@ -99,6 +99,7 @@ impl Socket {
                 None => socket,
             },
             restraint: Arc::clone(&restraint),
+            budgets: settings.budgets.clone(),
         };
         let endpoint = Endpoint::new_with_abstract_socket(
             settings.endpoint.clone(),

@@ -45,6 +45,7 @@ use crate::{
         closed::causes,
         connection::Connection,
         error::{Error, chain},
+        proposals::LimitedProposals,
     },
     tls::Tls,
 };
@@ -129,6 +130,7 @@ impl Upgrade {
     {
         let stream = ReadBuffer::new(stream);
         let heard = stream.heard();
+        let stream = LimitedProposals::new(stream);
         let security = Security {
             heard: heard.clone(),
             offer: match role {
@@ -201,7 +203,16 @@ struct Security {
     noise: noise::Config,
 }
 
-type Secured<C> = future::Either<TlsStream<C>, EofIsError<noise::Output<C>>>;
+/// A stream on which yamux is negotiated.
+type Secured<C> = LimitedProposals<future::Either<TlsStream<C>, EofIsError<noise::Output<C>>>>;
+
+fn tls<C>(stream: TlsStream<C>) -> Secured<C> {
+    LimitedProposals::new(future::Either::Left(stream))
+}
+
+fn noise<C>(stream: noise::Output<C>) -> Secured<C> {
+    LimitedProposals::new(future::Either::Right(EofIsError(stream)))
+}
 
 impl UpgradeInfo for Security {
     type Info = &'static str;
@@ -231,11 +242,11 @@ where
         async move {
             if protocol == TLS {
                 let (peer, stream) = self.tls.accept(stream).await?;
-                return Ok((peer, future::Either::Left(stream)));
+                return Ok((peer, tls(stream)));
             }
             let done = self.noise.upgrade_inbound(stream, protocol).await;
             let (peer, stream) = done.map_err(io::Error::other)?;
-            Ok((peer, future::Either::Right(EofIsError(stream))))
+            Ok((peer, noise(stream)))
         }
         .boxed()
     }
@@ -258,11 +269,11 @@ where
                     }
                 };
                 let (peer, stream) = self.tls.connect(stream, failed).await?;
-                return Ok((peer, future::Either::Left(stream)));
+                return Ok((peer, tls(stream)));
             }
             let done = self.noise.upgrade_outbound(stream, protocol).await;
             let (peer, stream) = done.map_err(io::Error::other)?;
-            Ok((peer, future::Either::Right(EofIsError(stream))))
+            Ok((peer, noise(stream)))
         }
         .boxed()
     }

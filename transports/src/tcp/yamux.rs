@@ -33,6 +33,7 @@ use yamux::{Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 use crate::net::{
     budget::{Account, Admitted, Budgets, Class, Frame, Pause, Registered, WAITING},
     closed::ClosedHere,
+    proposals::LimitedProposals,
 };
 
 /// Streams of both sides that yamux keeps at most: those of the largest class, those that wait, and as many that this side opens.
@@ -162,19 +163,19 @@ impl<C> StreamMuxer for YamuxConnection<C>
 where
     C: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    type Substream = YamuxStream;
+    type Substream = LimitedProposals<YamuxStream>;
     type Error = io::Error;
 
     fn poll_inbound(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<YamuxStream>> {
+    ) -> Poll<io::Result<Self::Substream>> {
         loop {
             if let Some(next) = self.waiting.front() {
                 match self.account.admit(next.id(), cx) {
                     Admitted::Now => {
                         if let Some(stream) = self.waiting.pop_front() {
-                            return Poll::Ready(Ok(stream));
+                            return Poll::Ready(Ok(LimitedProposals::new(stream)));
                         }
                     }
                     Admitted::At(at) if self.pause.poll_until(at, cx).is_ready() => continue,
@@ -193,13 +194,14 @@ where
     fn poll_outbound(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<YamuxStream>> {
+    ) -> Poll<io::Result<Self::Substream>> {
         let stream = match ready!(self.connection.poll_new_outbound(cx)) {
             Ok(stream) => stream,
             Err(error) => return Poll::Ready(Err(self.error(error, cx))),
         };
         self.account.opened(stream.id().val());
-        Poll::Ready(Ok(YamuxStream::new(stream, &self.account)))
+        let stream = YamuxStream::new(stream, &self.account);
+        Poll::Ready(Ok(LimitedProposals::outbound(stream)))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -74,7 +74,8 @@ fn group(family: Family) -> IpAddr {
 /// # Panics
 ///
 /// If a question that was read has no answer.
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
+#[allow(unreachable_pub, reason = "the fuzz targets are programs of their own")]
 pub fn datagram(bytes: &[u8]) {
     let peer = PeerId::random();
     let addrs = ["/ip4/192.0.2.1/tcp/4001".parse().expect("an address")];

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::Class;
+use super::{CARRYING, Class};
 
 /// Streams of a remote that wait until another ends or the class of the peer rises. A peer of rust-libp2p has at most that many that
 /// were not acknowledged, so an honest one never has more.
@@ -14,10 +14,6 @@ const STREAM: u64 = 1024;
 /// What a frame costs that has a body, apart from the body: an allocation, and two entries in queues. Without it a remote that sends
 /// single bytes would have this process hold a hundred times what it counts.
 const FRAME: u64 = 80;
-
-/// While the process is short of memory, a connection is not read of which more than this part of its bytes is unread: 8 KiB of a
-/// stranger's, which is a message of any protocol.
-const SHORT: u64 = 128;
 
 /// A frame whose header has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +44,9 @@ pub(super) struct Ledger {
     streams: HashMap<u32, Stream>,
     /// Of all streams.
     held: u64,
+    /// What it may hold while it carries, and the bytes that were read since that was so much.
+    earned: u32,
+    read: u64,
     /// The frame that is being read, which has its memory already.
     arriving: Option<Frame>,
     /// The streams that the remote opened: all, and those in use.
@@ -84,6 +83,8 @@ impl Ledger {
             class,
             streams: HashMap::new(),
             held: 0,
+            earned: CARRYING,
+            read: 0,
             arriving: None,
             inbound: 0,
             used: 0,
@@ -105,13 +106,21 @@ impl Ledger {
         self.held() - STREAM * self.streams.len() as u64
     }
 
+    /// The bytes that it may hold.
+    fn most(&self) -> u64 {
+        match self.class {
+            Class::Stranger | Class::Known => self.class.bytes().into(),
+            Class::Carrying | Class::Serving => self.earned.into(),
+        }
+    }
+
     /// Whether more is read. `is_short`: the process has no memory left, so nobody may hold more than a small part of its bytes.
     pub(super) fn verdict(&self, is_short: bool) -> Verdict {
         let (stranger, held) = (self.class == Class::Stranger, self.held());
-        let most = u64::from(self.class.bytes());
+        let most = self.most();
         if stranger && (self.inbound > self.class.streams() + WAITING || held > most) {
             Verdict::Close
-        } else if held > most || is_short && self.unread() > most / SHORT {
+        } else if held > most || is_short && self.unread() > self.class.bytes_if_short() {
             Verdict::Wait
         } else {
             Verdict::Read
@@ -153,6 +162,11 @@ impl Ledger {
 
     /// The program has read that much of a stream.
     pub(super) fn read(&mut self, id: u32, bytes: usize) {
+        self.read += bytes as u64;
+        if self.read >= self.earned.into() {
+            self.earned = (2 * self.earned).min(Class::Carrying.bytes());
+            self.read = 0;
+        }
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
@@ -256,7 +270,8 @@ mod tests {
             let mut ledger = Ledger::new(class);
             open(&mut ledger, 1);
             let piece = 16 << 10;
-            let fit = (class.bytes() - 64 * 1024) / (piece + 80);
+            let most = u32::try_from(ledger.most()).expect("a class's");
+            let fit = (most - 64 * 1024) / (piece + 80);
             for _ in 0..fit {
                 assert_eq!(send(&mut ledger, 1, piece), Verdict::Read, "{class:?}");
             }
@@ -266,6 +281,21 @@ mod tests {
             assert_eq!(ledger.held(), STREAM);
             assert_eq!(ledger.verdict(false), Verdict::Read, "{class:?}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_carries_may_hold_more_once_as_much_was_read() {
+        let mut ledger = Ledger::new(Class::Carrying);
+        open(&mut ledger, 1);
+        for most in [8, 16, 32, 32] {
+            assert_eq!(ledger.most(), most << 20);
+            for _ in 0..most {
+                send(&mut ledger, 1, MIB);
+                ledger.read(1, MIB as usize);
+            }
+        }
+        ledger.class = Class::Known;
+        assert_eq!(ledger.most(), 4 << 20);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod room;
 
 use std::{
     cmp::Reverse,
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -65,7 +65,17 @@ impl Class {
     }
 }
 
+/// What a connection that carries begins with, of the bytes of its class. It doubles each time that as much was read: a remote whose
+/// bytes nobody reads never gets more. One stream of a relay's over QUIC that nobody reads fills half of it.
+pub(crate) const CARRYING: u32 = 8 << 20;
+
 impl Class {
+    /// The bytes above which a connection is not read on while the process is short of memory: 8 KiB of a stranger's, which is a
+    /// message of any protocol.
+    pub(crate) const fn bytes_if_short(self) -> u64 {
+        self.bytes() as u64 / 128
+    }
+
     /// How often the remote may open a stream. A stranger opens about ten on a new connection, and then one for each request. Sessions
     /// of services are streams, of which a service refuses more than 2,000 a second.
     const fn opens(self) -> Measure {
@@ -116,6 +126,8 @@ struct Registry {
     pace: Pace,
     classes: HashMap<PeerId, Class>,
     open: HashMap<PeerId, Vec<Open>>,
+    /// Connections over QUIC, by their remote.
+    quic: HashMap<SocketAddr, Weak<dyn Budgeted>>,
     /// How many have been opened.
     opened: u64,
 }
@@ -148,6 +160,10 @@ pub(crate) trait Budgeted: Send + Sync {
     fn held(&self) -> Option<u64>;
     /// There is memory again, for which it may have waited.
     fn read_on(&self) {}
+    /// Whether it holds more than a connection may while the process is short of memory.
+    fn holds_much(&self) -> bool {
+        false
+    }
     /// Closes it: [`Overuse::Memory`].
     fn close(&self);
     /// Its transport and its remote, unless it runs inside another connection.
@@ -197,6 +213,7 @@ impl Budgets {
                 pace: Class::opens,
                 classes: HashMap::new(),
                 open: HashMap::new(),
+                quic: HashMap::new(),
                 opened: 0,
             })),
             room: Room::unlimited(),
@@ -323,6 +340,18 @@ impl Budgets {
         })
     }
 
+    /// A datagram of so many bytes has come over QUIC from this remote. Whether it is to be dropped: while the process is short of
+    /// memory, its connection is not read on. The remote sends it again.
+    pub(crate) fn drops(&self, remote: SocketAddr, bytes: usize) -> bool {
+        self.room.take(bytes as u64);
+        if !self.room.is_short() {
+            return false;
+        }
+        let remote = canonical(remote);
+        let connection = self.lock().quic.get(&remote).and_then(Weak::upgrade);
+        connection.is_some_and(|connection| connection.holds_much())
+    }
+
     /// Registers a connection of `peer` that `make` makes with what the peer may do.
     pub(crate) fn open<B: Budgeted + 'static>(
         &self,
@@ -342,14 +371,23 @@ impl Budgets {
         let weak: Weak<B> = Arc::downgrade(&connection);
         open.push(Open {
             number,
-            connection: weak,
+            connection: weak.clone(),
         });
+        if let Some((Transport::Quic, remote)) = connection.remote() {
+            registry.quic.insert(remote, weak);
+        }
         connection
     }
 
-    /// A connection of `peer` is gone.
-    pub(crate) fn closed(&self, peer: &PeerId) {
+    /// A connection of `peer` with this remote is gone.
+    pub(crate) fn closed(&self, peer: &PeerId, remote: Option<(Transport, SocketAddr)>) {
         let mut registry = self.lock();
+        if let Some((Transport::Quic, remote)) = remote
+            && let Entry::Occupied(entry) = registry.quic.entry(remote)
+            && entry.get().strong_count() == 0
+        {
+            entry.remove();
+        }
         if let Some(open) = registry.open.get_mut(peer) {
             open.retain(|other| !other.is_gone());
             if open.is_empty() {
@@ -379,6 +417,11 @@ impl Budgets {
         // Nothing panics while it holds the lock.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// IPv4 as itself, and nothing but the address and the port.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 impl Registry {
@@ -422,8 +465,9 @@ impl<B: Budgeted + 'static> std::ops::Deref for Registered<B> {
 
 impl<B: Budgeted + 'static> Drop for Registered<B> {
     fn drop(&mut self) {
+        let remote = self.remote();
         self.connection = None;
-        self.budgets.closed(&self.peer);
+        self.budgets.closed(&self.peer, remote);
     }
 }
 

@@ -94,3 +94,49 @@ fn when_there_is_room_again_every_connection_is_read_on() {
         assert_eq!(woken(), times, "{room}");
     }
 }
+
+#[test]
+fn while_memory_is_short_what_comes_over_quic_is_dropped_of_connections_that_hold_much() {
+    struct Quic(SocketAddr, Mutex<bool>);
+    impl Budgeted for Quic {
+        fn set_class(&self, _: Class) {}
+        fn held(&self) -> Option<u64> {
+            Some(0)
+        }
+        fn holds_much(&self) -> bool {
+            *self.1.lock().expect("no panic")
+        }
+        fn close(&self) {}
+        fn remote(&self) -> Option<(Transport, SocketAddr)> {
+            Some((Transport::Quic, self.0))
+        }
+    }
+    let budgets = Budgets::new(Class::Stranger);
+    let remote = |port| SocketAddr::from(([203, 0, 113, 1], port));
+    let open = |port| {
+        Registered::new(&budgets, PeerId::random(), |_| {
+            Arc::new(Quic(remote(port), Mutex::new(port == 1)))
+        })
+    };
+    let (greedy, honest) = (open(1), open(2));
+    let dropped = |bytes| [1, 2, 3].map(|port| budgets.drops(remote(port), bytes));
+    assert_eq!(dropped(1 << 30), [false; 3], "no limit");
+    budgets.set_room(3000);
+    assert_eq!(dropped(500), [false; 3]);
+    assert_eq!(
+        dropped(600),
+        [false, false, false],
+        "the last of them fills the room"
+    );
+    assert_eq!(dropped(0), [true, false, false]);
+    // Over a socket of IPv6, too.
+    let mapped = SocketAddr::from((std::net::Ipv4Addr::new(203, 0, 113, 1).to_ipv6_mapped(), 1));
+    assert!(budgets.drops(mapped, 0));
+    *greedy.1.lock().expect("no panic") = false;
+    assert_eq!(dropped(0), [false; 3], "it was read");
+    *greedy.1.lock().expect("no panic") = true;
+    budgets.set_room(3000);
+    assert_eq!(dropped(0), [false; 3], "there is memory again");
+    drop((greedy, honest));
+    assert!(budgets.lock().quic.is_empty());
+}
