@@ -138,6 +138,9 @@ impl StreamMuxer for Connection {
 /// The code of a close for want of memory. It has no meaning to others, either.
 const OVERUSE: VarInt = VarInt::from_u32(1);
 
+/// While memory is short, no more than this arrives unread on any connection.
+const MOST_IF_SHORT: u64 = 64 << 10;
+
 /// What a connection holds, and what its remote may send.
 ///
 /// quinn keeps to itself what was received and not read, so [`Budgeted::held`] is an estimate: nothing if every stream has read all
@@ -159,6 +162,8 @@ struct Held {
     read: u64,
     /// What had arrived, and was read, when nothing was unread last.
     empty_at: (u64, u64),
+    /// The same when memory had become short, or later.
+    short_at: Option<(u64, u64)>,
     is_over: bool,
 }
 
@@ -174,6 +179,7 @@ impl Budget {
             unread_streams: 0,
             read: 0,
             empty_at: (0, 0),
+            short_at: None,
             is_over: false,
         }))
     }
@@ -240,9 +246,21 @@ impl Budgeted for Budget {
         self.apply(class);
     }
 
+    /// Counts from the first question on: what came before may be headers, or on a stream whose reader waits for nothing.
     fn holds_much(&self) -> bool {
-        let most = lock(&self.0).class.bytes_if_short();
-        self.held().is_some_and(|held| held > most)
+        let held = &mut *lock(&self.0);
+        let arrived = held.connection.stats().udp_rx.bytes;
+        let at = held
+            .short_at
+            .filter(|_| held.unread_streams > 0)
+            .unwrap_or((arrived, held.read));
+        held.short_at = Some(at);
+        let unread = (arrived - at.0).saturating_sub(held.read - at.1);
+        held.is_over || unread > held.class.bytes_if_short().min(MOST_IF_SHORT)
+    }
+
+    fn read_on(&self) {
+        lock(&self.0).short_at = None;
     }
 
     fn held(&self) -> Option<u64> {

@@ -99,6 +99,15 @@ const UNPROVEN: usize = 32;
 /// A relay takes 1,024 by default, of which QUIC may have 768.
 const RELAY_UNPROVEN: usize = 256;
 
+/// How many first packets wait at a socket to be looked at. quinn refuses what comes beyond. The event loop looks at thousands a
+/// second, so an honest dial behind more of them would time out.
+const WAITING: usize = 4096;
+
+/// What quinn keeps of the packets that follow a first one which waits: the rest of a first flight, of one remote and of all. quinn's
+/// own limits are 10 and 100 MiB.
+const WAITING_BYTES: u64 = 16 << 10;
+const ALL_WAITING_BYTES: u64 = 4 << 20;
+
 /// Whose sockets these are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -133,6 +142,10 @@ impl Settings {
         let crypto = Arc::new(QuicServerConfig::try_from(tls.server.clone()).map_err(unfit)?);
         let mut server = ServerConfig::with_crypto(crypto);
         server.transport_config(transport(congestion, INITIAL_RTT, role));
+        server
+            .max_incoming(WAITING)
+            .incoming_buffer_size(WAITING_BYTES)
+            .incoming_buffer_size_total(ALL_WAITING_BYTES);
         // A swarm identifies a connection by the addresses that it began with.
         server.migration(false);
         server.retry_token_lifetime(HANDSHAKE_TIMEOUT);

@@ -355,8 +355,9 @@ pub(super) fn all() -> Vec<Attack> {
     for attack in &mut all {
         if let Some(evil) = attack.evil {
             attack.budget.dials = Some(30.0);
-            // One that answers has a connection with pings.
-            attack.budget.packets = ["silent-relay", "garbage-relay"].contains(&evil).then_some(90.0);
+            // One that answers has a connection with pings. In its second minute a relay is dialed about five times over each
+            // transport, with up to 14 packets each.
+            attack.budget.packets = ["silent-relay", "garbage-relay"].contains(&evil).then_some(150.0);
         }
         if attack.local {
             // The places of the server, one that is accepted to be judged, and what the honest dials open.

@@ -160,7 +160,7 @@ pub(crate) trait Budgeted: Send + Sync {
     fn held(&self) -> Option<u64>;
     /// There is memory again, for which it may have waited.
     fn read_on(&self) {}
-    /// Whether it holds more than a connection may while the process is short of memory.
+    /// Whether more has arrived since memory is short, and was not read, than may.
     fn holds_much(&self) -> bool {
         false
     }
