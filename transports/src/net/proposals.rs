@@ -171,7 +171,7 @@ mod tests {
 
     const HEADER: &[u8] = b"\x13/multistream/1.0.0\n";
     const REFUSES: &[u8] = b"\x03na\n";
-    const LISTS: &[u8] = b"\x13\x08/a/1.0.0\n\x08/b/1.0.0\n\n";
+    const LISTS: &[u8] = b"\x15\x09/a/1.0.0\n\x09/b/1.0.0\n\n";
     const AGREES: &[u8] = b"\x09/a/1.0.0\n";
 
     /// Whether the remote is still read once this side has written all that, in pieces of so many bytes.
@@ -207,8 +207,8 @@ mod tests {
 
     #[test]
     fn a_list_of_more_bytes_than_a_varint_of_one_byte_holds_is_one_answer() {
-        let names = b"\x08/a/1.0.0\n".repeat(40);
-        let list = [&[0xe9, 0x02][..], &names, b"\n"].concat();
+        let names = b"\x09/a/1.0.0\n".repeat(40);
+        let list = [&[0x91, 0x03][..], &names, b"\n"].concat();
         let answers = |times| [vec![HEADER], vec![&list[..]; times]].concat();
         assert!(is_read(&answers(ANSWERS as usize - 1), 50));
         assert!(!is_read(&answers(ANSWERS as usize), 50));
