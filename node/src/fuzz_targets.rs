@@ -9,23 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Stands in for the macro of libFuzzer.
-macro_rules! fuzz_target {
-    (|$text:ident: &str| $body:expr) => {
-        pub(super) fn run(bytes: &[u8]) {
-            if let Ok($text) = std::str::from_utf8(bytes) {
-                $body
-            }
-        }
-    };
-    (|$bytes:ident: &[u8]| $body:expr) => {
-        pub(super) fn run($bytes: &[u8]) {
-            $body
-        }
-    };
-}
-pub(crate) use fuzz_target;
-
 macro_rules! targets {
     ($($name:ident, $path:literal;)*) => {
         $(
@@ -65,6 +48,23 @@ targets! {
     service_socks, "../../fuzz/fuzz_targets/service_socks.rs";
     stun, "../../fuzz/fuzz_targets/stun.rs";
 }
+
+/// Stands in for the macro of libFuzzer. Below the targets, which import it.
+macro_rules! fuzz_target {
+    (|$text:ident: &str| $body:expr) => {
+        pub(super) fn run(bytes: &[u8]) {
+            if let Ok($text) = std::str::from_utf8(bytes) {
+                $body
+            }
+        }
+    };
+    (|$bytes:ident: &[u8]| $body:expr) => {
+        pub(super) fn run($bytes: &[u8]) {
+            $body
+        }
+    };
+}
+pub(crate) use fuzz_target;
 
 #[test]
 fn every_target_is_here() {
