@@ -3,6 +3,8 @@
 //! A router on the link is not to be trusted. Every reader here is bounded, panics on no input, and takes no address of another host
 //! than the router's for one to ask.
 
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 pub mod nat_pmp;
 pub mod pcp;
@@ -55,21 +57,4 @@ pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let bytes = bytes.get(at..at.checked_add(4)?)?.try_into().ok()?;
     Some(u32::from_be_bytes(bytes))
-}
-
-/// Whatever a router sends, for the fuzz target: every reader takes it.
-#[doc(hidden)]
-pub fn read_anything(bytes: &[u8], router: std::net::IpAddr) {
-    let _ = pcp::Answer::read(bytes);
-    let _ = nat_pmp::Answer::read(bytes);
-    let text = String::from_utf8_lossy(bytes);
-    if let Some(found) = ssdp::location(&text, router) {
-        assert_eq!(found.host, router);
-    }
-    for service in upnp::services(&text, &Http::new(router, 80, "/d.xml")) {
-        assert_eq!(service.control.host, router);
-    }
-    let _ = upnp::fault(&text);
-    let _ = upnp::value(&text, "NewExternalIPAddress");
-    let _ = http::Response::read(bytes);
 }

@@ -317,7 +317,7 @@ mod tests {
                 bytes[at] = u8::try_from(next() % 256).unwrap();
             }
             bytes.truncate(1 + next() % bytes.len());
-            super::super::read_anything(&bytes, ROUTER);
+            super::super::fuzz::read_anything(&bytes, ROUTER);
         }
     }
 }

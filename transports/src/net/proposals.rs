@@ -1,8 +1,8 @@
 //! How many protocols a remote may propose on a stream before one is agreed on.
 //!
-//! libp2p answers proposals of [multistream-select](https://github.com/multiformats/multistream-select) for as long as they come,
-//! all that have arrived within one turn, and a list of its protocols to each request for one. [`Proposals`] counts the answers
-//! in what this side writes. When they are used up, nothing more is read.
+//! In [multistream-select](https://github.com/multiformats/multistream-select) libp2p answers proposals for as long as they come,
+//! in one turn all that have arrived. It also sends a list of its protocols as often as a remote wants one. [`Proposals`] counts the
+//! answers in what this side writes. When they are used up, nothing more is read.
 
 use std::{
     io,
