@@ -16,10 +16,11 @@ use nix::sys::signal::Signal;
 use p2pnode_tests::{
     bins::bins,
     home::{Home, PATIENCE, ended, signal},
+    schema,
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::Command,
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{ChildStdout, Command},
     time::timeout,
 };
 
@@ -184,6 +185,76 @@ async fn a_watch_goes_on_with_the_next_process() -> Result<()> {
     Ok(())
 }
 
+/// Reads until the part has come; fails at the end of the output.
+async fn until(output: &mut ChildStdout, seen: &mut String, part: &str) -> Result<()> {
+    let mut buffer = [0; 4096];
+    let from = seen.len();
+    while !seen[from..].contains(part) {
+        let read = timeout(PATIENCE, output.read(&mut buffer)).await;
+        let read = read.with_context(|| format!("no {part:?} in {:?}", &seen[from..]))??;
+        ensure!(read > 0, "no {part:?} in {:?}", &seen[from..]);
+        *seen += &String::from_utf8_lossy(&buffer[..read]);
+    }
+    Ok(())
+}
+
+/// The lines that a screen shows after the last time that it was drawn from the top.
+fn drawn(seen: &str) -> Vec<String> {
+    let last = seen.rsplit("\x1b[H").next().unwrap_or_default();
+    let lines = last.split("\r\n");
+    let plain = |line: &str| {
+        let mut parts = line.split('\x1b');
+        let first = parts.next().unwrap_or_default().to_owned();
+        let rest = parts.filter_map(|part| part.split_once(['m', 'K', 'J']));
+        rest.fold(first, |line, (_, text)| line + text)
+    };
+    lines.map(plain).collect()
+}
+
+#[tokio::test]
+async fn a_watch_on_a_terminal_is_a_screen_that_fits_and_ends_by_q() -> Result<()> {
+    for program in ["p2pnode", "relay-node"] {
+        let home = Home::new()?;
+        let _process = home.run(program).await?;
+        let watch = home.command(program, &["status", "--watch"])?;
+        let path = watch.as_std().get_program().to_string_lossy().into_owned();
+        let inside = format!("tty; stty rows 24 cols 80; exec {path} status --watch");
+        let mut script = Command::new("script");
+        home.prepare(&mut script, &["-qec", &inside, "/dev/null"]);
+        let mut script = script.env("TERM", "xterm").stdin(Stdio::piped()).spawn()?;
+        let mut output = script.stdout.take().context("stdout")?;
+        let mut keys = script.stdin.take().context("stdin")?;
+        let mut seen = String::new();
+        until(&mut output, &mut seen, "q quits\x1b[K\x1b[J").await?;
+        let terminal = seen.lines().next().context("tty")?.trim().to_owned();
+        let lines = drawn(&seen);
+        ensure!(
+            seen.contains("\x1b[?1049h") && lines[0].contains("12D3KooW"),
+            "{lines:?}"
+        );
+        ensure!(
+            lines.len() <= 24 && lines.iter().all(|line| line.chars().count() <= 80),
+            "{lines:?}"
+        );
+        let narrow = Command::new("stty")
+            .args(["-F", &terminal, "cols", "40"])
+            .status();
+        ensure!(narrow.await?.success(), "stty");
+        until(&mut output, &mut seen, "…").await?;
+        until(&mut output, &mut seen, "q quits\x1b[K\x1b[J").await?;
+        ensure!(
+            drawn(&seen).iter().all(|line| line.chars().count() <= 40),
+            "{:?}",
+            drawn(&seen)
+        );
+        keys.write_all(b"q").await?;
+        until(&mut output, &mut seen, "\x1b[?25h\x1b[?1049l").await?;
+        let status = timeout(PATIENCE, script.wait()).await??;
+        ensure!(status.success(), "{program}: {status}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_process_of_another_version_is_named_as_that() -> Result<()> {
     for answer in [
@@ -315,6 +386,12 @@ async fn a_command_that_asks_nobody_needs_no_process() -> Result<()> {
     let home = Home::new()?;
     let _stopped = home.listen()?;
     let token = ["token", "create", "--peer", PEER, "--expires", "1h"];
+    let made = home.command("relay-node", &[&token[..], &["--json"]].concat())?;
+    let made: serde_json::Value = serde_json::from_slice(&ended(made).await?.stdout)?;
+    schema::validate("token", &made)?;
+    let text = made["token"].as_str().context("a token")?;
+    let shown = ended(home.command("relay-node", &["token", "show", text, "--json"])?).await?;
+    schema::validate("token", &serde_json::from_slice(&shown.stdout)?)?;
     let commands: [(&str, &[&str]); 9] = [
         ("p2pnode", &["id"]),
         ("p2pnode", &["version"]),
