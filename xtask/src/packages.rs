@@ -72,15 +72,14 @@ fn named(directory: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(directory.to_owned()))
 }
 
-/// Follows two pages of the documentation to the letter: a relay and two peers behind NATs, a direct dial, a forwarded database.
+/// Follows three pages of the documentation to the letter: a relay and two peers behind NATs, a direct dial, a forwarded database,
+/// a DNS server.
 fn guide(base: &Path, dist: &Path) -> Result<ExitCode> {
     let script = tempfile::NamedTempFile::new()?;
     fs::write(script.path(), GUIDE)?;
     let docs = cargo::workspace().join("docs");
     let mut follow = Command::new("bash");
-    follow.arg(script.path()).args([base, dist]);
-    follow.arg(docs.join("getting-started/hosts.md"));
-    follow.arg(docs.join("guides/database.md"));
+    follow.arg(script.path()).args([base, dist, &docs]);
     cargo::run(&mut follow)?;
     println!("packages: the pages hold, from `apt install` to a forwarded database");
     Ok(ExitCode::SUCCESS)

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Follows docs/getting-started/hosts.md and docs/guides/database.md in three containers, each a Debian with systemd and one package: a relay
+# Follows docs/getting-started/hosts.md and the guides database.md and udp-and-dns.md in three containers, each a Debian with systemd and one package: a relay
 # with a public address, and two peers behind a NAT each. The commands are those of the pages, in their order. Arguments: the base
-# system, the directory of the packages, the two pages.
+# system, the directory of the packages, the folder of the pages.
 set -eu
-base=$1 dist=$2 start=$3 guide=$4
+base=$1 dist=$2 start=$3/getting-started/hosts.md guide=$3/guides/database.md udp=$3/guides/udp-and-dns.md
 work=$(mktemp -d)
 n=guide$$
 log() { echo "$*" >&2; }
@@ -120,4 +120,18 @@ on west 'timeout 20 perl -MIO::Socket::INET -e "print IO::Socket::INET->new(Peer
 services=$(of "$guide" 'p2pnode services')
 on west "${services//12D3KooW.../$east}" | tee >(cat >&2) | grep -q '^db '
 on west "$(of "$guide" 'p2pnode status --sessions')" >&2
+
+# The DNS server: it answers each datagram with one.
+on east "perl -MIO::Socket::INET -e '
+    my \$all = IO::Socket::INET->new(LocalAddr => \"127.0.0.1:53\", Proto => \"udp\") or die;
+    while (\$all->recv(my \$query, 512)) { \$all->send(\"answer to \$query\") }' > /dev/null 2>&1 &"
+serve=$(of "$udp" 'p2pnode serve')
+on east "$serve > /root/serve-udp 2>&1 &"
+until_on east 'grep -q serving /root/serve-udp'
+forward=$(of "$udp" 'p2pnode forward')
+on west "${forward//12D3KooW.../$east} > /root/forward-udp 2>&1 &"
+until_on west 'grep -q listening /root/forward-udp'
+on west 'timeout 20 perl -MIO::Socket::INET -e "
+    my \$s = IO::Socket::INET->new(PeerAddr => q(127.0.0.1:5353), Proto => q(udp)); \$s->send(q(query)); \$s->recv(my \$got, 512); print \$got"' |
+    grep -q '^answer to query$'
 log 'the pages hold'
