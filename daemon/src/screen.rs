@@ -308,11 +308,11 @@ mod tests {
     }
 
     #[test]
-    fn a_sparkline_has_the_last_values_and_forgets_what_is_shown_no_more() {
+    fn a_sparkline_has_the_last_values_and_those_of_a_row_that_is_gone_are_forgotten() {
         let mut past = Past::default();
         past.spark("a", Some(10.0));
         past.spark("a", None);
-        assert_eq!(past.spark("a", Some(80.0)), "       ▂ █");
+        assert_eq!(past.spark("a", Some(80.0)), "       ▁ █");
         for _ in 0..40 {
             past.spark("a", Some(80.0));
         }

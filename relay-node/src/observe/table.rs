@@ -340,7 +340,7 @@ mod tests {
         let line = |name: &str| lines.iter().find(|line| line.starts_with(name));
         assert_eq!(
             line("connections").map(String::as_str),
-            Some("connections    6                █▄  16384     quic/ip4 12")
+            Some("connections    6                 █▄  16384     quic/ip4 12")
         );
         assert!(
             line("access  ").is_some_and(|line| line.ends_with("not admitted")),

@@ -366,9 +366,9 @@ mod tests {
         assert_eq!(
             screen[3..],
             [
-                "PEER              PATH     OVER                RTT    LAST 10 S  SINCE  HOW",
-                "12D3KooWHimNhb..  direct   quic/ip4 198.51.100.7:51234  12 ms  █  3m12s  punched",
-                "db                relayed  quic",
+                "PEER            PATH     OVER            RTT    LAST 10 S   SINCE  HOW",
+                "12D3Koo…Wn9w..  relayed  quic/ip…nknown  12 ms           █  3m12s  dialed…in 28s",
+                "12D3Koo…mNhb..  direct   quic/ip4        12 ms           █  3m12s  punched",
             ]
         );
     }
