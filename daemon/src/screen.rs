@@ -1,7 +1,7 @@
 //! What `status --watch` shows on a terminal: lines and tables that fit the screen, whatever its size.
 //!
-//! A program describes its state as a [`View`]. [`View::lines`] gives each table the widths that fit: the widest columns are
-//! narrowed first, and a cell that is too long loses its middle, because the ends of an id or an address distinguish it.
+//! A program describes its state as a [`View`]. [`View::lines`] gives each table the widths that fit, and narrows the widest columns
+//! first. A cell that is too long loses its middle: the ends of an id or an address distinguish it.
 
 use std::collections::{HashMap, VecDeque};
 
