@@ -72,6 +72,12 @@ fn name(peer: &libp2p::PeerId, status: &Status) -> String {
     known.map_or_else(|| short(peer), |(name, _)| name.clone())
 }
 
+/// A text with ids, with names in their place.
+fn named(text: &str, status: &Status) -> String {
+    let names = status.names.iter();
+    names.fold(text.to_owned(), |text, (name, id)| text.replace(id, name))
+}
+
 fn kind(kind: PathKind) -> Cell {
     let tone = match kind {
         PathKind::Direct => Tone::Good,
@@ -162,7 +168,7 @@ fn forward(forward: &ForwardStatus, status: &Status) -> [Cell; 4] {
     let peer = forward.peer.as_ref().map(|peer| name(peer, status));
     [
         forward.listen.clone().into(),
-        forward.to.clone().into(),
+        named(&forward.to, status).into(),
         peer.map_or_else(|| Cell::new("none has a path", Tone::Bad), Cell::from),
         forward.sessions.to_string().into(),
     ]
