@@ -1,6 +1,7 @@
-//! The admin HTTP server: `/livez`, `/readyz` and `/metrics`.
+//! The admin HTTP server: `/livez`, `/readyz`, `/metrics`, and a page for people on `/`.
 //!
-//! The server speaks plain HTTP without authentication. Bind it to an address that only probes and scrapers reach.
+//! The server speaks plain HTTP without authentication, and takes nothing but GET. Bind it to an address that only probes, scrapers
+//! and operators reach. `admin.page: false` leaves out the page, and with it every peer id and address.
 
 use std::{collections::BTreeMap, fmt, io, net::SocketAddr, sync::Arc};
 
@@ -8,9 +9,10 @@ use axum::{
     Router,
     extract::State,
     http::{StatusCode, header},
-    response::{IntoResponse, Response},
-    routing::get,
+    response::{Html, IntoResponse, Response},
+    routing::{MethodRouter, get},
 };
+use libp2p::PeerId;
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -141,35 +143,63 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
         .map_err(|source| BindError { addr, source })
 }
 
+/// The page of `/`: one file, which shows what `/status.json` returns. `status` serves that.
+pub fn page<S: Clone + Send + Sync + 'static>(status: MethodRouter<S>) -> Router<S> {
+    Router::new()
+        .route("/", get(html))
+        .route("/status.json", status)
+}
+
+async fn html() -> Response {
+    const PAGE: &str = include_str!("admin/page.html");
+    // Random, so markup that a peer might get into the page runs nothing.
+    let nonce = PeerId::random().to_string();
+    let policy = format!(
+        "default-src 'none'; connect-src 'self'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'"
+    );
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, policy.as_str()),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, Html(PAGE.replace("NONCE", &nonce))).into_response()
+}
+
+/// The address of an admin server that is not served yet, if one is configured.
+#[derive(Debug)]
+pub struct Bound(Option<TcpListener>);
+
+impl Bound {
+    /// Binds `address`, if there is one.
+    ///
+    /// # Errors
+    /// [`BindError`], which names the address and the remedy.
+    pub async fn bind(address: Option<SocketAddr>) -> Result<Self, BindError> {
+        Ok(Self(match address {
+            None => None,
+            Some(address) => Some(bind(address).await?),
+        }))
+    }
+
+    /// Serves `router` to requests that name an IP address, `localhost` or one of `hosts`.
+    #[must_use]
+    pub fn serve(self, hosts: &[String], router: Router) -> Server {
+        Server(self.0.map(|listener| {
+            let (trigger, shutdown) = Shutdown::pair();
+            let bounds = Bounds::admin(hosts);
+            let server = http::serve(listener, router, bounds, shutdown.requested());
+            (trigger, tokio::spawn(server))
+        }))
+    }
+}
+
 /// An admin server that runs as its own task, if one is configured.
 #[derive(Debug)]
 pub struct Server(Option<(Trigger, JoinHandle<io::Result<()>>)>);
 
 impl Server {
-    /// Binds `address`, if there is one, and serves `health` on it, to requests that name an IP address, `localhost` or one of
-    /// `hosts`.
-    ///
-    /// # Errors
-    /// [`BindError`], which names the address and the remedy.
-    pub async fn start(
-        address: Option<SocketAddr>,
-        hosts: &[String],
-        health: Health,
-    ) -> Result<Self, BindError> {
-        let Some(address) = address else {
-            return Ok(Self(None));
-        };
-        let listener = bind(address).await?;
-        let (trigger, shutdown) = Shutdown::pair();
-        let server = tokio::spawn(http::serve(
-            listener,
-            router(health),
-            Bounds::admin(hosts),
-            shutdown.requested(),
-        ));
-        Ok(Self(Some((trigger, server))))
-    }
-
     /// Ends the server once open requests are answered.
     pub async fn stop(self) {
         let Some((trigger, server)) = self.0 else {
@@ -206,6 +236,7 @@ async fn metrics(State(health): State<Health>) -> Response {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+    use axum::routing::get as get_of;
     use prometheus_client::metrics::counter::Counter;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -266,6 +297,37 @@ mod tests {
         let _idle = tokio::net::TcpStream::connect(addr).await.unwrap();
         trigger.trigger();
         server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_page_is_one_file_that_loads_nothing_from_elsewhere() {
+        let status = get_of(async || r#"{"peer_id":"a"}"#);
+        let bound = Bound::bind(Some(([127, 0, 0, 1], 0).into())).await.unwrap();
+        let addr = bound.0.as_ref().unwrap().local_addr().unwrap();
+        let server = bound.serve(&[], page(status));
+        let answer = get(addr, "/").await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let (_, nonce) = body.split_once("<script nonce=\"").unwrap();
+        let (nonce, _) = nonce.split_once('"').unwrap();
+        assert!(
+            head.contains(&format!("script-src 'nonce-{nonce}'")),
+            "{head}"
+        );
+        assert!(head.contains("default-src 'none'"), "{head}");
+        for elsewhere in ["http:", "https:", "src=", "<link", "@import", "innerHTML"] {
+            assert!(!body.contains(elsewhere), "{elsewhere}");
+        }
+        assert_ne!(
+            answer,
+            get(addr, "/").await,
+            "the nonce is another each time"
+        );
+        assert!(
+            get(addr, "/status.json")
+                .await
+                .ends_with(r#"{"peer_id":"a"}"#)
+        );
+        server.stop().await;
     }
 
     #[tokio::test]

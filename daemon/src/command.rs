@@ -130,6 +130,8 @@ pub struct Binary<C> {
     pub serves: fn(&C) -> Serves,
     /// Checks the files that a valid configuration names, for `config check`. Returns warnings of one line each.
     pub check: fn(&C) -> anyhow::Result<Vec<String>>,
+    /// Command lines for the manual. `# COMMAND` heads those of a command.
+    pub examples: &'static str,
 }
 
 impl Common {
@@ -214,7 +216,7 @@ impl Common {
                 print(&String::from_utf8_lossy(&script))?;
             }
             Self::Man { dir } => {
-                let pages = manual::pages(P::command(), &binary.program)?;
+                let pages = manual::pages(P::command(), &binary.program, binary.examples)?;
                 match dir {
                     Some(dir) => manual::write(&pages, dir)?,
                     None => print(&pages.into_values().collect::<String>())?,

@@ -10,7 +10,7 @@ const BLOCK: usize = 2 << 20;
 /// that move data call it when they start.
 ///
 /// The threshold starts at 128 KiB, less than what a single stream over TCP has under way. Each flush would return memory that
-/// the next one faults in again, page by page (`docs/benchmarks.md`). glibc raises the threshold by itself when a block is freed
+/// the next one faults in again, page by page (`docs/notes.md`). glibc raises the threshold by itself when a block is freed
 /// that was mapped on its own, to twice its size (mallopt(3), `M_MMAP_THRESHOLD`). So this function frees one, to which nothing
 /// was written. With another allocator it does nothing.
 pub fn keep() {

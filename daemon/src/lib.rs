@@ -27,6 +27,7 @@ mod paths;
 pub mod reference;
 pub mod remedy;
 pub mod rlimit;
+pub mod screen;
 pub mod service_manager;
 pub mod shares;
 pub mod signals;

@@ -11,14 +11,22 @@ use clap_mangen::{
 use crate::config::Program;
 
 /// The pages by file name, the program's own first.
-pub(crate) fn pages(command: Command, program: &Program) -> io::Result<BTreeMap<String, String>> {
+pub(crate) fn pages(
+    command: Command,
+    program: &Program,
+    examples: &str,
+) -> io::Result<BTreeMap<String, String>> {
     let mut command = command.disable_help_subcommand(true);
     command.build();
     let version = command.get_version().unwrap_or_default();
-    let source = format!("{} {version}", command.get_name());
-    let mut pages = BTreeMap::new();
-    add(&command, command.get_name(), &source, program, &mut pages)?;
-    Ok(pages)
+    let mut manual = Manual {
+        source: format!("{} {version}", command.get_name()),
+        program,
+        examples,
+        pages: BTreeMap::new(),
+    };
+    manual.add(&command, command.get_name())?;
+    Ok(manual.pages)
 }
 
 /// Writes each page into `directory`, which exists.
@@ -31,28 +39,52 @@ pub(crate) fn write(pages: &BTreeMap<String, String>, directory: &Path) -> anyho
     Ok(())
 }
 
-fn add(
-    command: &Command,
-    name: &str,
-    source: &str,
-    program: &Program,
-    pages: &mut BTreeMap<String, String>,
-) -> io::Result<()> {
-    let mut page = Vec::new();
-    Man::new(command.clone())
-        .title(name)
-        .source(source)
-        .render(&mut page)?;
-    shared(program).to_writer(&mut page)?;
-    pages.insert(
-        format!("{name}.1"),
-        String::from_utf8_lossy(&page).into_owned(),
-    );
-    for subcommand in command.get_subcommands() {
-        let name = format!("{name}-{}", subcommand.get_name());
-        add(subcommand, &name, source, program, pages)?;
+/// The pages, and what all of them need.
+struct Manual<'a> {
+    source: String,
+    program: &'a Program,
+    examples: &'a str,
+    pages: BTreeMap<String, String>,
+}
+
+impl Manual<'_> {
+    /// Adds the page of a command and those of the commands below it.
+    fn add(&mut self, command: &Command, name: &str) -> io::Result<()> {
+        let mut page = Vec::new();
+        Man::new(command.clone())
+            .title(name)
+            .source(&self.source)
+            .render(&mut page)?;
+        let words = name.strip_prefix(self.program.name).unwrap_or_default();
+        let words = match words.trim_start_matches('-') {
+            // The page of the program itself.
+            "" => "run".to_owned(),
+            words => words.replace('-', " "),
+        };
+        let lines: Vec<_> = examples(self.examples, &words).collect();
+        if !lines.is_empty() {
+            let mut roff = Roff::new();
+            roff.control("SH", ["EXAMPLES"]);
+            for line in lines {
+                roff.control("PP", []).text([bold(line)]);
+            }
+            roff.to_writer(&mut page)?;
+        }
+        shared(self.program).to_writer(&mut page)?;
+        let text = String::from_utf8_lossy(&page).into_owned();
+        self.pages.insert(format!("{name}.1"), text);
+        for subcommand in command.get_subcommands() {
+            self.add(subcommand, &format!("{name}-{}", subcommand.get_name()))?;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// The command lines below the head of this command.
+fn examples<'a>(text: &'a str, command: &'a str) -> impl Iterator<Item = &'a str> {
+    let is_other = move |line: &&str| line.strip_prefix("# ") != Some(command);
+    let after = text.lines().skip_while(is_other).skip(1);
+    after.take_while(|line| !line.starts_with('#'))
 }
 
 /// The sections that every page ends with.

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, IsTerminal, Read as _},
+    io::{self, IsTerminal, Read as _, Write as _},
     os::fd::AsFd,
     thread,
 };
@@ -33,6 +33,65 @@ fn is_dumb(term: Option<&str>) -> bool {
 pub fn width(stream: &(impl IsTerminal + AsFd)) -> Option<usize> {
     let columns = tcgetwinsize(stream).ok()?.ws_col;
     (stream.is_terminal() && columns > 0).then_some(usize::from(columns))
+}
+
+/// Columns and rows of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Columns.
+    pub columns: usize,
+    /// Rows.
+    pub rows: usize,
+}
+
+/// The whole terminal on stdout, as long as this is held. What was there before is there again afterwards.
+#[derive(Debug)]
+pub struct Screen(());
+
+impl Screen {
+    /// Takes the terminal.
+    ///
+    /// # Errors
+    ///
+    /// If stdout cannot be written.
+    pub fn open() -> io::Result<Self> {
+        // The alternate screen, and no cursor.
+        write("\x1b[?1049h\x1b[?25l")?;
+        Ok(Self(()))
+    }
+
+    /// Draws the lines over those of the last time, without clearing the screen in between. `lines` are made for the present
+    /// size, in colour or without.
+    ///
+    /// # Errors
+    ///
+    /// If stdout cannot be written.
+    pub fn draw(&self, lines: impl FnOnce(Size, bool) -> Vec<String>) -> io::Result<()> {
+        let stdout = io::stdout();
+        let size = tcgetwinsize(&stdout).ok();
+        let size = size.map(|size| (usize::from(size.ws_col), usize::from(size.ws_row)));
+        // A terminal that does not know its size has that of the first ones.
+        let (columns, rows) = size
+            .filter(|size| size.0 > 0 && size.1 > 0)
+            .unwrap_or((80, 24));
+        let lines = lines(Size { columns, rows }, has_colour(&stdout));
+        // To the first place; each line to its end, and then the screen to its end.
+        let text = lines.join("\x1b[K\r\n");
+        write(&format!("\x1b[H{text}\x1b[K\x1b[J"))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // If the terminal is gone, there is nothing to restore.
+        let _ = write("\x1b[?25h\x1b[?1049l");
+    }
+}
+
+fn write(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 /// `text` in lines of at most `width` columns: a longer line goes on in the next, between words and further to the right. A word

@@ -147,6 +147,10 @@ async fn each_refusal_has_its_status() {
     until_metric(admin, &denied("circuit_limit", 1)).await;
     let renewed = destination.ask(RESERVE).await;
     assert_eq!(renewed.status, OK, "a full relay renews");
+    // The page of the admin server, and what it reads.
+    assert!(get(admin, "/").await.contains("text/html"));
+    let status = get(admin, "/status.json").await;
+    assert!(status.contains("\"circuits\":1,"), "{status}");
 
     let ended = relay.ask_to_end();
     until_metric(admin, "relay_draining 1").await;

@@ -3,8 +3,9 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-const SCHEMAS: [(&str, &str); 6] = [
+const SCHEMAS: [(&str, &str); 10] = [
     ("events", include_str!("../../docs/schemas/events.json")),
+    ("map", include_str!("../../docs/schemas/map.json")),
     ("netcheck", include_str!("../../docs/schemas/netcheck.json")),
     (
         "relay-events",
@@ -14,7 +15,13 @@ const SCHEMAS: [(&str, &str); 6] = [
         "relay-status",
         include_str!("../../docs/schemas/relay-status.json"),
     ),
+    (
+        "service-events",
+        include_str!("../../docs/schemas/service-events.json"),
+    ),
+    ("services", include_str!("../../docs/schemas/services.json")),
     ("status", include_str!("../../docs/schemas/status.json")),
+    ("token", include_str!("../../docs/schemas/token.json")),
     ("why", include_str!("../../docs/schemas/why.json")),
 ];
 

@@ -257,6 +257,9 @@ async fn command() -> Result<()> {
     ensure!(granted(&world.peer)? == before + 1);
     map.terminate()?;
     map.exit(PATIENCE).await?;
+    for event in map.events() {
+        schema::validate("map", &event.json)?;
+    }
     let released = async {
         while granted(&world.peer)? > before {
             sleep(Duration::from_millis(50)).await;

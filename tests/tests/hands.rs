@@ -16,10 +16,11 @@ use nix::sys::signal::Signal;
 use p2pnode_tests::{
     bins::bins,
     home::{Home, PATIENCE, ended, signal},
+    schema,
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::Command,
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{ChildStdout, Command},
     time::timeout,
 };
 
@@ -184,6 +185,82 @@ async fn a_watch_goes_on_with_the_next_process() -> Result<()> {
     Ok(())
 }
 
+/// Reads until the part has come; fails at the end of the output.
+async fn until(output: &mut ChildStdout, seen: &mut Vec<u8>, part: &str) -> Result<()> {
+    let from = seen.len();
+    loop {
+        let new = String::from_utf8_lossy(&seen[from..]).into_owned();
+        if new.contains(part) {
+            return Ok(());
+        }
+        let read = timeout(PATIENCE, output.read_buf(seen)).await;
+        let read = read.with_context(|| format!("no {part:?} in {new:?}"))??;
+        ensure!(read > 0, "no {part:?} in {new:?}");
+    }
+}
+
+/// The lines that a screen shows after the last time that it was drawn from the top.
+fn drawn(seen: &[u8]) -> Vec<String> {
+    let seen = String::from_utf8_lossy(seen);
+    let last = seen.rsplit("\x1b[H").next().unwrap_or_default();
+    // The terminal adds a carriage return of its own.
+    let lines = last.split('\n').map(|line| line.trim_end_matches('\r'));
+    let plain = |line: &str| {
+        let mut parts = line.split('\x1b');
+        let first = parts.next().unwrap_or_default().to_owned();
+        let rest = parts.filter_map(|part| part.split_once(['m', 'K', 'J']));
+        rest.fold(first, |line, (_, text)| line + text)
+    };
+    lines.map(plain).collect()
+}
+
+#[tokio::test]
+async fn a_watch_on_a_terminal_is_a_screen_that_fits_and_ends_by_q() -> Result<()> {
+    for program in ["p2pnode", "relay-node"] {
+        let home = Home::new()?;
+        let _process = home.run(program).await?;
+        let watch = home.command(program, &["status", "--watch"])?;
+        let path = watch.as_std().get_program().to_string_lossy().into_owned();
+        let inside = format!("tty; stty rows 24 cols 80; exec {path} status --watch");
+        let mut script = Command::new("script");
+        home.prepare(&mut script, &["-qec", &inside, "/dev/null"]);
+        let mut script = script.env("TERM", "xterm").stdin(Stdio::piped()).spawn()?;
+        let mut output = script.stdout.take().context("stdout")?;
+        let mut keys = script.stdin.take().context("stdin")?;
+        let mut seen = Vec::new();
+        until(&mut output, &mut seen, "q quits\x1b[K\x1b[J").await?;
+        let text = String::from_utf8_lossy(&seen).into_owned();
+        let terminal = text.lines().next().context("tty")?.trim();
+        let lines = drawn(&seen);
+        ensure!(
+            text.contains("\x1b[?1049h") && lines[0].contains("12D3KooW"),
+            "{lines:?}"
+        );
+        ensure!(
+            lines.len() <= 24 && lines.iter().all(|line| line.chars().count() <= 80),
+            "{lines:?}"
+        );
+        let narrow = Command::new("stty")
+            .args(["-F", terminal, "cols", "40"])
+            .status();
+        ensure!(narrow.await?.success(), "stty");
+        let fits = |seen: &[u8]| drawn(seen).iter().all(|line| line.chars().count() <= 40);
+        // What was drawn before may come first.
+        for _ in 0..3 {
+            until(&mut output, &mut seen, "q quits\x1b[K\x1b[J").await?;
+            if fits(&seen) {
+                break;
+            }
+        }
+        ensure!(fits(&seen), "{:?}", drawn(&seen));
+        keys.write_all(b"q").await?;
+        until(&mut output, &mut seen, "\x1b[?25h\x1b[?1049l").await?;
+        let status = timeout(PATIENCE, script.wait()).await??;
+        ensure!(status.success(), "{program}: {status}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_process_of_another_version_is_named_as_that() -> Result<()> {
     for answer in [
@@ -315,6 +392,12 @@ async fn a_command_that_asks_nobody_needs_no_process() -> Result<()> {
     let home = Home::new()?;
     let _stopped = home.listen()?;
     let token = ["token", "create", "--peer", PEER, "--expires", "1h"];
+    let made = home.command("relay-node", &[&token[..], &["--json"]].concat())?;
+    let made: serde_json::Value = serde_json::from_slice(&ended(made).await?.stdout)?;
+    schema::validate("token", &made)?;
+    let text = made["token"].as_str().context("a token")?;
+    let shown = ended(home.command("relay-node", &["token", "show", text, "--json"])?).await?;
+    schema::validate("token", &serde_json::from_slice(&shown.stdout)?)?;
     let commands: [(&str, &[&str]); 9] = [
         ("p2pnode", &["id"]),
         ("p2pnode", &["version"]),

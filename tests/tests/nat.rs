@@ -29,6 +29,8 @@ lab_tests! {
 const PORT: u16 = 40007;
 const FIRST: u16 = 7001;
 const SECOND: u16 = 7002;
+/// Nobody listens there.
+const CLOSED: u16 = 7003;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Mapping {
@@ -68,6 +70,11 @@ impl Behind {
         let y = only(lab.public_host("y").await?, ip6);
         let (site, host) = lab.home("a", kind).await?;
         let host = only(host, ip6);
+        // A first packet waits until its neighbours are found, and the kernel drops it if that takes long. A SYN is repeated.
+        for remote in [&x, &y] {
+            let closed = SocketAddr::new(remote.addresses[0], CLOSED);
+            probe::connects(&host, PORT + 2, closed).await?;
+        }
         let udp = [
             probe::udp(&x, FIRST).await?,
             probe::udp(&x, SECOND).await?,

@@ -4,6 +4,7 @@ use p2pnode_tests::{
     admin::{self, ADMIN, ADMIN_LISTEN},
     holder::hold,
     prelude::*,
+    schema,
 };
 
 lab_tests! {
@@ -31,6 +32,7 @@ async fn reachable() -> Result<()> {
         .env(ADMIN_LISTEN, ADMIN);
     let _node = node.reserves(&host).await?;
     is_ready(&host).await?;
+    has_a_page(&host).await?;
 
     relay.process.kill().await?;
     let missing = admin::readiness(&host, 503).await?;
@@ -46,6 +48,27 @@ async fn reachable() -> Result<()> {
 
     relay.restart().await?;
     is_ready(&host).await
+}
+
+/// The page on `/`, and what it reads: the objects that `status --sessions --json` and `netcheck --json` print.
+async fn has_a_page(host: &Host) -> Result<()> {
+    let page = admin::get(host, "/").await?;
+    let is_page = page.head.contains("text/html") && page.body.contains("fetched(\"status.json\")");
+    ensure!(page.status == 200 && is_page, "{page:?}");
+    for (path, schema) in [("/status.json", "status"), ("/netcheck.json", "netcheck")] {
+        let answer = admin::get(host, path).await?;
+        schema::validate(schema, &serde_json::from_str(&answer.body)?)?;
+        ensure!(
+            page.body.contains(&path[1..]),
+            "the page does not read {path}"
+        );
+    }
+    let control = admin::get(host, "/v1/status").await?;
+    ensure!(
+        control.status == 404,
+        "the control socket's requests are not here: {control:?}"
+    );
+    Ok(())
 }
 
 async fn without_a_port() -> Result<()> {

@@ -4,6 +4,7 @@ use p2pnode_tests::{
     carry::{AGAIN, Echo, LISTEN, TARGET, Traffic},
     faults,
     prelude::*,
+    schema,
 };
 
 lab_tests! {
@@ -56,7 +57,7 @@ async fn survives(transport: Transport) -> Result<()> {
     let Served {
         both,
         forward,
-        serve: _serve,
+        serve,
     } = served(both).await?;
     let traffic = Traffic::start(&both.a.host)?;
     let opened = forward.first("an open session", 0, state("opened")).await?;
@@ -96,6 +97,9 @@ async fn survives(transport: Transport) -> Result<()> {
         .first("a session that is direct again", seen, direct)
         .await?;
     traffic.carries(8 << 20).await?;
+    for event in forward.events().iter().chain(&serve.events()) {
+        schema::validate("service-events", &event.json)?;
+    }
     let status = both
         .a
         .control
@@ -149,6 +153,7 @@ async fn access() -> Result<()> {
         .await?;
     let echo = json!([{"name": "echo", "kind": "tcp", "protocol": null}]);
     ensure!(listed["services"] == echo, "{listed}");
+    schema::validate("services", &listed)?;
     let gone = command(&both.a, "gone", &["connect", &format!("echo@{stranger}")])?;
     exits(gone, 4).await?;
     Ok(())

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: the main job, live.
 
 use std::{
-    env,
+    env, fs,
     process::{ExitCode, ExitStatus, Stdio},
 };
 
@@ -15,7 +15,7 @@ use tokio::process::Command;
 use crate::{
     cargo::{self, Build},
     child::{Node, Relay},
-    tools,
+    image, tools,
 };
 
 /// A relay and two nodes on loopback.
@@ -52,17 +52,38 @@ pub(crate) fn on_loopback() -> Result<ExitCode> {
 /// The same, each node behind a NAT of the lab.
 ///
 /// In a process of its own, which enters the lab's sandbox and cannot leave it.
-pub(crate) fn between_nats((a, b): (NatKind, NatKind)) -> Result<ExitCode> {
+pub(crate) fn between_nats((a, b): (NatKind, NatKind), write: bool) -> Result<ExitCode> {
     tools::provide()?;
     let bins = cargo::build(Build::Dev)?;
     let this = env::current_exe().context("path of this executable")?;
-    let status = std::process::Command::new(this)
-        .args(["demo-in-lab", a.name(), b.name()])
+    let mut demo = std::process::Command::new(this);
+    demo.args(["demo-in-lab", a.name(), b.name()])
         .env("P2PNODE_BIN", bins.p2pnode)
-        .env("RELAY_NODE_BIN", bins.relay_node)
-        .status()
-        .context("the lab cannot be started")?;
-    Ok(code(status))
+        .env("RELAY_NODE_BIN", bins.relay_node);
+    if !write {
+        return Ok(code(demo.status().context("the lab cannot be started")?));
+    }
+    let seen = image::output(&mut demo)?;
+    print!("{seen}");
+    let page = cargo::workspace().join("README.md");
+    let text = fs::read_to_string(&page)?;
+    let text = with_transcript(&text, &seen).context("no transcript of a dial that ends direct")?;
+    fs::write(&page, text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The page with the dial of this output in place of the one that it has.
+fn with_transcript(page: &str, seen: &str) -> Option<String> {
+    const FIRST: &str = "       0 ms  dialing";
+    let dial = &seen[seen.find(FIRST)?..];
+    let last = dial.find("\ndirect after ")? + 1;
+    let end = last + dial[last..].find('\n')?;
+    let (before, old) = page.split_at(page.find(FIRST)?);
+    Some(format!(
+        "{before}{}{}",
+        &dial[..end],
+        &old[old.find("\n```")?..]
+    ))
 }
 
 pub(crate) fn in_lab(a: NatKind, b: NatKind) -> Result<ExitCode> {
@@ -103,4 +124,19 @@ pub(crate) fn nats(text: &str) -> Result<(NatKind, NatKind), String> {
         .split_once(',')
         .ok_or_else(|| format!("{text:?} names one NAT: give two, as in `eim-apdf,full-cone`"))?;
     Ok((a.parse()?, b.parse()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_transcript;
+
+    #[test]
+    fn a_transcript_takes_the_place_of_the_one_in_the_page() {
+        let page = "A dial:\n\n```\n       0 ms  dialing   A\nold\n```\n\nMore.\n";
+        let seen = "building\n       0 ms  dialing   B\ndirect after 3 ms: quic\n\ncaptured\n";
+        let new =
+            "A dial:\n\n```\n       0 ms  dialing   B\ndirect after 3 ms: quic\n```\n\nMore.\n";
+        assert_eq!(with_transcript(page, seen).as_deref(), Some(new));
+        assert_eq!(with_transcript(page, "relayed after 3 ms"), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what is given to others. Static binaries, packages for Debian, an archive, an SBOM, and their sums.
+//! `cargo xtask dist`: what is given to others. Static binaries, packages for Debian, an archive, Helm charts, an SBOM, and their sums.
 //!
 //! All files are of the time of the source, so the same source makes the same bytes.
 
@@ -95,12 +95,34 @@ fn make(binaries: &Path, dist: &Path, compression: Compression) -> Result<Vec<Pa
         created,
         compression,
     )?);
+    for (name, _) in IMAGES {
+        made.push(chart(name, dist, created, compression)?);
+    }
     let bill = dist.join(format!("p2pnode-{VERSION}.cdx.json"));
     fs::write(&bill, sbom::cyclonedx(created)?)?;
     made.push(bill);
     made.push(sums(dist, &made)?);
     fs::remove_dir_all(dist.join("build"))?;
     Ok(made)
+}
+
+/// The chart of a program as `helm package` makes it: an archive with a folder of its name. Its links become files.
+fn chart(name: &str, dist: &Path, created: u64, compression: Compression) -> Result<PathBuf> {
+    let tree = dist.join("build").join("chart").join(name);
+    copy_tree(&workspace().join("k8s/charts").join(name), &tree)?;
+    let archive = dist.join(format!("{name}-chart-{VERSION}.tgz"));
+    compress(&tree, &archive, created, compression)
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    for entry in files(from)? {
+        let name = entry.file_name().context("an entry has a name")?;
+        match entry.is_dir() {
+            true => copy_tree(&entry, &to.join(name))?,
+            false => copy(&entry, &to.join(name), 0o644)?,
+        }
+    }
+    Ok(())
 }
 
 impl Program {
@@ -363,7 +385,7 @@ mod tests {
         };
         let sums = made("a");
         assert_eq!(sums, made("b"));
-        assert_eq!(sums.lines().count(), 4, "{sums}");
+        assert_eq!(sums.lines().count(), 6, "{sums}");
         let dist = dist.path().join("a");
         image::output(
             Command::new("sha256sum")
@@ -372,6 +394,18 @@ mod tests {
         )
         .unwrap();
         for (name, _) in IMAGES {
+            let chart = dist.join(format!("{name}-chart-{VERSION}.tgz"));
+            let listed = image::output(Command::new("tar").arg("-tzf").arg(chart)).unwrap();
+            for file in [
+                "Chart.yaml",
+                "values.yaml",
+                "monitoring/prometheusrule.yaml",
+            ] {
+                assert!(
+                    listed.contains(&format!("{name}/{file}\n")),
+                    "{file}: {listed}"
+                );
+            }
             let package = dist.join(format!(
                 "{name}_{VERSION}_{}.deb",
                 debian_architecture().unwrap()

@@ -65,6 +65,9 @@ enum Command {
         /// on loopback.
         #[arg(long, value_name = "KIND,KIND", value_parser = demo::nats)]
         nat: Option<(NatKind, NatKind)>,
+        /// Puts the dial in the place of the transcript in README.md.
+        #[arg(long, requires = "nat")]
+        write: bool,
     },
     /// Runs every test, after installing or naming what the machine lacks.
     Test {
@@ -92,7 +95,7 @@ enum Command {
     Bench(bench::Cli),
     /// Builds static binaries and an image of each, with podman or docker.
     Image(image::ImageArgs),
-    /// Builds static binaries, packages for Debian with systemd units, an archive, an SBOM and their sums in target/dist.
+    /// Builds static binaries, packages for Debian with systemd units, an archive, Helm charts, an SBOM and their sums in target/dist.
     Dist(dist::DistArgs),
     /// Builds the pages of docs as a site in target/docs, with mdBook, which is built where there is none.
     Docs(docs::Args),
@@ -150,8 +153,11 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Demo { nat: None } => demo::on_loopback(),
-        Command::Demo { nat: Some(nats) } => demo::between_nats(nats),
+        Command::Demo { nat: None, .. } => demo::on_loopback(),
+        Command::Demo {
+            nat: Some(nats),
+            write,
+        } => demo::between_nats(nats, write),
         Command::Test {
             suite: Some(Suite::K8s),
             without_pods,

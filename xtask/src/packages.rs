@@ -18,7 +18,9 @@ use crate::{
 
 /// What happens inside, with its checks. It leaves `passed` if all hold.
 const SCRIPT: &str = include_str!("packages.sh");
-/// Runs it once the system is up, and then ends the container.
+/// The pages, followed in three containers.
+const GUIDE: &str = include_str!("packages_guide.sh");
+/// Runs [`SCRIPT`] once the system is up, and then ends the container.
 const UNIT: &str = "[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/root/check\nExecStopPost=/bin/systemctl poweroff --no-block\n";
 
 /// Builds, installs, starts, reloads, freezes, stops and purges both services.
@@ -54,7 +56,8 @@ pub(crate) fn run(profile: Option<&str>) -> Result<ExitCode> {
             .arg(&base);
         cargo::run(&mut bootstrap)?;
     }
-    check(&base, &target.join("dist"))
+    check(&base, &target.join("dist"))?;
+    guide(&base, &target.join("dist"))
 }
 
 /// Copies the binaries that `P2PNODE_BIN` and `RELAY_NODE_BIN` name into `directory`, which it returns; `None` if they name none.
@@ -69,7 +72,20 @@ fn named(directory: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(directory.to_owned()))
 }
 
-fn check(base: &Path, dist: &Path) -> Result<ExitCode> {
+/// Follows three pages of the documentation to the letter: a relay and two peers behind NATs, a direct dial, a forwarded database,
+/// a DNS server.
+fn guide(base: &Path, dist: &Path) -> Result<ExitCode> {
+    let script = tempfile::NamedTempFile::new()?;
+    fs::write(script.path(), GUIDE)?;
+    let docs = cargo::workspace().join("docs");
+    let mut follow = Command::new("bash");
+    follow.arg(script.path()).args([base, dist, &docs]);
+    cargo::run(&mut follow)?;
+    println!("packages: the pages hold, from `apt install` to a forwarded database");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(base: &Path, dist: &Path) -> Result<()> {
     let home = base.join("root");
     for entry in fs::read_dir(dist).with_context(|| dist.display().to_string())? {
         let package = entry?.path();
@@ -114,7 +130,7 @@ fn check(base: &Path, dist: &Path) -> Result<ExitCode> {
     println!(
         "packages: installed, started, reloaded, restarted by the watchdog, stopped and purged"
     );
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn last(text: &str, count: usize) -> String {

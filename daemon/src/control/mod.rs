@@ -9,7 +9,7 @@ mod show;
 
 pub use client::{Client, ClientError, Lines};
 pub use server::{Answer, Refusal, Server, ServerError};
-pub use show::show;
+pub use show::{Form, Shown, show};
 
 /// How messages name the process behind a control socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! `status`, once or repeated.
+//! `status`: printed once, printed every second, or as a screen that is drawn every second.
 
 use std::{
     io::{self, Write as _},
@@ -6,11 +6,17 @@ use std::{
 };
 
 use anyhow::Context as _;
+use serde::Serialize;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Interval, interval},
+};
 
 use crate::{
     exit::Exit,
+    screen::{Past, View, cut},
     signals::Shutdown,
-    terminal::{self, QuitKey},
+    terminal::{self, QuitKey, Screen},
 };
 
 /// The time between two updates of `--watch`.
@@ -19,79 +25,102 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A reader that does not read holds up the end no longer than this.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Prints what `look` returns; with `watch` again every second until a signal, or the key `q`. The argument of `look` is whether to use colours.
+/// A state that `status` shows. Its JSON is that of `--json`.
+pub trait Shown: Serialize {
+    /// For people, in lines; in colour for a terminal.
+    fn text(&self, colour: bool) -> String;
+
+    /// For a screen; `past` has what earlier views showed.
+    fn view(&self, past: &mut Past) -> View;
+}
+
+/// How `status` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// Again every second until a signal, or the key `q`.
+    pub watch: bool,
+    /// As JSON.
+    pub json: bool,
+}
+
+/// Shows what `look` returns. `watch` is a screen on a terminal; elsewhere, and as JSON, each update is printed after the last.
 ///
-/// With `json`, `look` returns one line, and the screen is never cleared. Once `watch` has printed an answer, a failure is
-/// printed to stderr, and the next second brings the next try. So a process that restarts is shown again.
+/// Once `watch` has shown an answer, a failure is shown and the next second brings the next try. So a process that restarts is
+/// shown again.
 ///
 /// # Errors
 ///
 /// Those of `look`, or if stdout cannot be written.
-pub async fn show(
-    watch: bool,
-    json: bool,
-    mut look: impl AsyncFnMut(bool) -> anyhow::Result<String>,
+pub async fn show<T: Shown>(
+    form: Form,
+    mut look: impl AsyncFnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<Exit> {
-    let stdout = io::stdout();
-    let colour = terminal::has_colour(&stdout);
-    // A terminal shows the present; a pipe or a file keeps every update.
-    let wipe = match watch && !json && terminal::is_live(&stdout) {
-        true => "\x1b[H\x1b[2J",
-        false => "",
-    };
-    let shutdown = match watch {
-        true => Some(Shutdown::on_signals(Some(GRACE))?),
+    if !form.watch {
         // The first signal ends the process.
-        false => None,
+        return match print(&look().await?, form.json)? {
+            Reader::Reads | Reader::HasSeenEnough => Ok(Exit::Success),
+        };
+    }
+    let mut updates = Updates::begin()?;
+    let first = match updates.next(&mut look, None).await {
+        Update::Looked(first) => first?,
+        Update::End(signal) => return Ok(signal.map_or(Exit::Success, Exit::of_signal)),
+        Update::Resized => unreachable!("there is no screen yet"),
     };
-    let mut quit = match watch && !json && terminal::is_live(&stdout) {
-        true => QuitKey::listen(),
-        false => None,
-    };
-    let mut ticks = tokio::time::interval(INTERVAL);
-    let mut has_answered = false;
-    loop {
+    match !form.json && terminal::is_live(&io::stdout()) {
+        true => screen(updates, first, look).await,
+        false => lines(updates, first, look, form.json).await,
+    }
+}
+
+/// What comes next.
+enum Update<T> {
+    Looked(anyhow::Result<T>),
+    Resized,
+    End(Option<crate::signals::Signal>),
+}
+
+struct Updates {
+    ticks: Interval,
+    shutdown: Shutdown,
+}
+
+/// What a person does at the terminal.
+struct Hands {
+    quit: Option<QuitKey>,
+    resize: Signal,
+}
+
+impl Updates {
+    fn begin() -> anyhow::Result<Self> {
+        Ok(Self {
+            ticks: interval(INTERVAL),
+            shutdown: Shutdown::on_signals(Some(GRACE))?,
+        })
+    }
+
+    async fn next<T>(
+        &mut self,
+        look: &mut impl AsyncFnMut() -> anyhow::Result<T>,
+        hands: Option<&mut Hands>,
+    ) -> Update<T> {
         let looked = async {
-            ticks.tick().await;
-            look(colour).await
+            self.ticks.tick().await;
+            look().await
         };
-        let looked = match &shutdown {
-            None => looked.await,
-            Some(shutdown) => tokio::select! {
-                looked = looked => looked,
-                signal = shutdown.signalled() => {
-                    return Ok(match has_answered {
-                        true => Exit::Success,
-                        false => Exit::of_signal(signal),
-                    });
-                }
-                () = pressed(&mut quit) => return Ok(Exit::Success),
-            },
+        let hands = async {
+            match hands {
+                None => std::future::pending().await,
+                Some(Hands { quit, resize }) => tokio::select! {
+                    () = pressed(quit) => Update::End(None),
+                    _ = resize.recv() => Update::Resized,
+                },
+            }
         };
-        match looked {
-            Ok(text) => {
-                has_answered = true;
-                let text = match terminal::width(&stdout).filter(|_| !json) {
-                    Some(width) => terminal::fit(&text, width),
-                    None => text,
-                };
-                let mut stdout = io::stdout().lock();
-                match write!(stdout, "{wipe}{text}").and_then(|()| stdout.flush()) {
-                    // A reader that has seen enough, as in `status | head`.
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                        return Ok(Exit::Success);
-                    }
-                    written => written.context("cannot write to stdout")?,
-                }
-            }
-            Err(error) if watch && has_answered => {
-                // If stderr is closed, the next answer still arrives.
-                let _ = writeln!(io::stderr(), "{error:#}");
-            }
-            Err(error) => return Err(error),
-        }
-        if !watch {
-            return Ok(Exit::Success);
+        tokio::select! {
+            looked = looked => Update::Looked(looked),
+            signal = self.shutdown.signalled() => Update::End(Some(signal)),
+            update = hands => update,
         }
     }
 }
@@ -100,5 +129,102 @@ async fn pressed(quit: &mut Option<QuitKey>) {
     match quit {
         Some(quit) => quit.pressed().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Prints every update after the last.
+async fn lines<T: Shown>(
+    mut updates: Updates,
+    first: T,
+    mut look: impl AsyncFnMut() -> anyhow::Result<T>,
+    json: bool,
+) -> anyhow::Result<Exit> {
+    let mut next = Update::Looked(Ok(first));
+    loop {
+        match next {
+            Update::Looked(Ok(state)) => {
+                if print(&state, json)? == Reader::HasSeenEnough {
+                    return Ok(Exit::Success);
+                }
+            }
+            Update::Looked(Err(error)) => {
+                // If stderr is closed, the next answer still arrives.
+                let _ = writeln!(io::stderr(), "{error:#}");
+            }
+            Update::Resized => {}
+            Update::End(_) => return Ok(Exit::Success),
+        }
+        next = updates.next(&mut look, None).await;
+    }
+}
+
+/// Whether somebody reads stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Reads,
+    /// As in `status | head`.
+    HasSeenEnough,
+}
+
+fn print(state: &impl Shown, json: bool) -> anyhow::Result<Reader> {
+    let stdout = io::stdout();
+    let text = match json {
+        true => p2pnode_protocol::to_json(state)? + "\n",
+        false => state.text(terminal::has_colour(&stdout)),
+    };
+    let text = match terminal::width(&stdout).filter(|_| !json) {
+        Some(width) => terminal::fit(&text, width),
+        None => text,
+    };
+    let mut stdout = stdout.lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::HasSeenEnough),
+        written => written
+            .map(|()| Reader::Reads)
+            .context("cannot write to stdout"),
+    }
+}
+
+/// Draws every update in the place of the last.
+async fn screen<T: Shown>(
+    mut updates: Updates,
+    first: T,
+    mut look: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<Exit> {
+    let screen = Screen::open().context("cannot write to stdout")?;
+    let mut hands = Hands {
+        quit: QuitKey::listen(),
+        resize: signal(SignalKind::window_change()).context("cannot watch the window")?,
+    };
+    let (mut past, mut view, mut failed) = (Past::default(), View::default(), None);
+    let mut next = Update::Looked(Ok(first));
+    loop {
+        match next {
+            Update::Looked(Ok(state)) => {
+                past.next_view();
+                view = state.view(&mut past);
+                failed = None;
+            }
+            Update::Looked(Err(error)) => failed = Some(format!("{error:#}")),
+            Update::Resized => {}
+            Update::End(_) => return Ok(Exit::Success),
+        }
+        let drawn = screen.draw(|size, colour| {
+            let mut lines = view.lines(size.columns, size.rows.saturating_sub(2), colour);
+            lines.push(String::new());
+            lines.push(match &failed {
+                Some(error) => cut(
+                    &format!("q quits; this is the last answer: {error}"),
+                    size.columns,
+                ),
+                None => cut("q quits", size.columns),
+            });
+            lines
+        });
+        drawn.context("cannot write to stdout")?;
+        next = updates.next(&mut look, Some(&mut hands)).await;
     }
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use p2pnode_daemon::{
     command::{Common, Global},
     config::{Flags, kind},
+    control::Form,
     init::OutputArgs,
 };
 
@@ -307,7 +308,7 @@ pub struct StatusArgs {
     /// With the sessions that are open
     #[arg(long)]
     pub sessions: bool,
-    /// Print again every second until interrupted
+    /// Show again every second until interrupted: as a screen on a terminal, where q ends it; as lines elsewhere
     #[arg(long)]
     pub watch: bool,
     /// Print one JSON object
@@ -367,6 +368,16 @@ pub enum Until {
     Direct,
     /// Any connection
     Connected,
+}
+
+impl StatusArgs {
+    /// How the status is shown.
+    pub(crate) fn form(&self) -> Form {
+        Form {
+            watch: self.watch,
+            json: self.json,
+        }
+    }
 }
 
 impl DialArgs {

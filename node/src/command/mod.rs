@@ -61,6 +61,7 @@ const BINARY: Binary<Config> = Binary {
         control: Some(config.control_socket.clone()),
     },
     check,
+    examples: include_str!("examples.txt"),
 };
 
 /// Runs the command.
@@ -90,8 +91,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
                 &config.control_socket,
                 peer.as_ref(),
                 args.sessions,
-                args.watch,
-                args.json,
+                args.form(),
             ))
         }
         Command::Why(args) => {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use libp2p::PeerId;
 use p2pnode_daemon::{
     command::print,
-    control::{self, ClientError},
+    control::{self, ClientError, Form},
     exit::{Exit, Usage},
     signals::{Shutdown, Signal},
     terminal,
@@ -107,16 +107,16 @@ fn refused(error: ClientError) -> anyhow::Error {
     error.into()
 }
 
-/// Prints the status of the node at `socket`, or of one of its peers; with `watch`, repeatedly.
+/// Shows the status of the node at `socket`, or of one of its peers.
 pub(crate) async fn status(
     socket: &Path,
     asked: Option<&Asked>,
     sessions: bool,
-    watch: bool,
-    json: bool,
+    form: Form,
 ) -> anyhow::Result<Exit> {
     let client = Client::new(socket);
-    control::show(watch, json, async |colour| {
+    let watch = form.watch;
+    control::show(form, async || {
         let status = match sessions {
             true => client.status_with_sessions().await,
             false => client.status().await,
@@ -128,11 +128,7 @@ pub(crate) async fn status(
         if let Some(asked) = asked {
             only(&mut status, asked, watch)?;
         }
-        Ok(if json {
-            p2pnode_protocol::to_json(&status)? + "\n"
-        } else {
-            output::status(&status, colour)
-        })
+        Ok(status)
     })
     .await
 }

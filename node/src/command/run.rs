@@ -70,8 +70,7 @@ pub(crate) async fn run<R: Future<Output = ()> + Send + 'static>(
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
-    let admin =
-        admin::Server::start(config.admin_listen, &config.admin_hosts, health.clone()).await?;
+    let bound = admin::Bound::bind(config.admin_listen).await?;
     let node = node::start(
         keypair,
         config,
@@ -82,6 +81,11 @@ pub(crate) async fn run<R: Future<Output = ()> + Send + 'static>(
         shutdown,
     )?;
     node.serve(config)?;
+    let mut router = admin::router(health.clone());
+    if config.admin_page {
+        router = router.merge(control::page(node.handle.clone()));
+    }
+    let admin = bound.serve(&config.admin_hosts, router);
     // Without a control socket the node still serves its peers: several nodes may run on one host with the defaults.
     let control = control::start(&config.control_socket, node.handle.clone(), health)
         .await

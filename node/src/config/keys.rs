@@ -123,7 +123,7 @@ impl Config {
         );
         let admin = reader.optional(
             "admin.listen",
-            "Address of the admin HTTP server, which serves /livez, /readyz and /metrics. Default: none. `dial` ignores this key.",
+            "Address of the admin HTTP server, which serves /livez, /readyz, /metrics and a page at /. Default: none. `dial` ignores this key.",
             &SOCKET_ADDR,
         );
         let admin_hosts = reader.list(
@@ -132,6 +132,12 @@ impl Config {
              answers under IP addresses and localhost.",
             &HOST_NAME,
             &[],
+        );
+        let admin_page = reader.one(
+            "admin.page",
+            "Whether the admin HTTP server shows the state on a read-only page at /, with the data of `status --json`.",
+            &BOOL,
+            "true",
         );
         let control = reader.computed(
             "control.socket",
@@ -182,6 +188,7 @@ impl Config {
             token_file,
             admin_listen: admin.filter(|_| !is_dial),
             admin_hosts,
+            admin_page,
             control_socket: control.unwrap_or_default(),
             memory: memory.unwrap_or_default(),
             log,

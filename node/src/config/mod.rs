@@ -72,6 +72,8 @@ pub struct Config {
     pub(crate) admin_listen: Option<SocketAddr>,
     /// Names under which it answers, besides IP addresses and `localhost`.
     pub(crate) admin_hosts: Vec<String>,
+    /// Whether it has a page.
+    pub(crate) admin_page: bool,
     /// Path of the control socket.
     pub(crate) control_socket: PathBuf,
     /// Bytes of resident memory above which no new connection is taken, and those are closed that hold the most; 0: no limit.

@@ -19,7 +19,7 @@ mod server;
 mod services;
 
 pub(crate) use client::Client;
-pub(crate) use server::start;
+pub(crate) use server::{page, start};
 
 use axum::http::StatusCode;
 use libp2p::PeerId;

@@ -1,6 +1,6 @@
 //! The node's side of the control socket.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -16,11 +16,15 @@ use p2pnode_daemon::{
     control::{Answer, Refusal, Server, ServerError},
 };
 use p2pnode_protocol::{addr, to_json};
+use tokio::{sync::Mutex, time::Instant};
 
 use super::{DialRequest, OWNER, Report, parse_peer, services};
 use crate::{
     Handle,
-    core::dialer::{Request, Until},
+    core::{
+        dialer::{Request, Until},
+        netcheck::Report as NetcheckReport,
+    },
 };
 
 /// A request is a peer id and a few addresses.
@@ -51,6 +55,27 @@ pub(crate) async fn start(
         .with_state(handle)
         .merge(admin::router(health));
     Server::start(OWNER, path, router).await
+}
+
+/// A look at the network serves the page for this long: a page that is loaded often causes no more packets.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// The page of the admin HTTP server, with the sessions and the last look at the network.
+pub(crate) fn page(handle: Handle) -> Router {
+    let last = Arc::new(Mutex::new(None::<(Instant, NetcheckReport)>));
+    let look = async move |State(handle): State<Handle>| {
+        let mut last = last.lock().await;
+        if last.as_ref().is_none_or(|(at, _)| at.elapsed() > LOOK) {
+            let report = handle.netcheck().await;
+            let report = report.map_err(|_| Refusal::stopping(OWNER))?;
+            *last = Some((Instant::now(), report));
+        }
+        let report = last.as_ref().map(|(_, report)| report.clone());
+        Ok::<_, Refusal>(Answer(report).into_response())
+    };
+    admin::page(get(status_with_sessions))
+        .route("/netcheck.json", get(look))
+        .with_state(handle)
 }
 
 async fn status(State(handle): State<Handle>) -> Result<Response, Refusal> {

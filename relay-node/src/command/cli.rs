@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use p2pnode_daemon::{
     command::{Common, Global},
     config::Flags,
+    control::Form,
     init::OutputArgs,
 };
 
@@ -122,12 +123,22 @@ pub struct ShowArgs {
 /// Arguments of `status`.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
-    /// Print again every second until interrupted
+    /// Show again every second until interrupted: as a screen on a terminal, where q ends it; as lines elsewhere
     #[arg(long)]
     pub watch: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+impl StatusArgs {
+    /// How the status is shown.
+    pub(crate) fn form(&self) -> Form {
+        Form {
+            watch: self.watch,
+            json: self.json,
+        }
+    }
 }
 
 impl RunArgs {

@@ -40,6 +40,7 @@ const BINARY: Binary<Config> = Binary {
     },
     // The file of revoked tokens is read with the rest.
     check: |config| Ok(config.warnings()),
+    examples: include_str!("examples.txt"),
 };
 
 /// Runs the command.
@@ -55,7 +56,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             let sources = cli.global.sources(&PROGRAM, cli.global.flags())?;
             let config = config::load(&PROGRAM, &sources, BINARY.read)?.config;
             let socket = config.control.as_deref();
-            command::block_on(control::ask(socket, args.watch, args.json))
+            command::block_on(control::ask(socket, args.form()))
         }
         Command::Run(args) => {
             let sources = cli

@@ -7,7 +7,7 @@ use p2pnode_daemon::{
     config::{
         Form, Kind, Reader,
         kind::{
-            BYTES_LIMIT, COUNT, DURATION_LIMIT, HOST_NAME, LIMIT, LISTEN_ADDR, LOG_FILTER,
+            BOOL, BYTES_LIMIT, COUNT, DURATION_LIMIT, HOST_NAME, LIMIT, LISTEN_ADDR, LOG_FILTER,
             LOG_FORMAT, PATH, SOCKET_ADDR,
         },
     },
@@ -85,7 +85,7 @@ impl Config {
         );
         let admin = reader.optional(
             "admin.listen",
-            "Address of the admin HTTP server with /livez, /readyz and /metrics. None by default.",
+            "Address of the admin HTTP server with /livez, /readyz, /metrics and a page at /. None by default.",
             &SOCKET_ADDR,
         );
         let admin_hosts = reader.list(
@@ -94,6 +94,12 @@ impl Config {
              answers under IP addresses and localhost.",
             &HOST_NAME,
             &[],
+        );
+        let admin_page = reader.one(
+            "admin.page",
+            "Whether the admin HTTP server shows the state on a read-only page at /, with the data of `status --json`.",
+            &BOOL,
+            "true",
         );
         let control = control(reader);
         let log = Log {
@@ -120,6 +126,7 @@ impl Config {
             drain_timeout,
             admin,
             admin_hosts,
+            admin_page,
             control,
             log,
         }

@@ -50,6 +50,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Names under which it answers, besides IP addresses and `localhost`.
     pub admin_hosts: Vec<String>,
+    /// Whether it has a page.
+    pub admin_page: bool,
     /// Path of the control socket; `None` where the host has no place for one and none is given.
     pub control: Option<PathBuf>,
     /// Logging.

@@ -11,13 +11,13 @@ use anyhow::Context as _;
 use axum::{Router, extract::State, routing::get};
 use p2pnode_daemon::{
     admin::{self, Health},
-    control::{Answer, Client, Owner, Refusal, Server, show},
+    control::{Answer, Client, Form, Owner, Refusal, Server, show},
     exit::{Exit, Usage},
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use crate::observe::{status::Status, table};
+use crate::observe::status::Status;
 
 const OWNER: Owner = Owner {
     noun: "relay",
@@ -30,30 +30,34 @@ const WAITING: usize = 16;
 /// Somebody who wants to know the relay's state.
 pub(crate) type Question = oneshot::Sender<Status>;
 
-/// Serves `health` and the status on a control socket at `path`, if there is one; the questions are for the event loop.
+/// Asks the event loop.
+pub(crate) type Asks = mpsc::Sender<Question>;
+
+/// Where questions are asked, and where they arrive.
+pub(crate) fn questions() -> (Asks, mpsc::Receiver<Question>) {
+    mpsc::channel(WAITING)
+}
+
+/// Serves `health` and the status on a control socket at `path`, if there is one.
 ///
 /// A relay without its control socket still serves its peers, as where several run on one host with the defaults: that is
 /// warned of and no error.
-pub(crate) async fn start(
-    path: Option<&Path>,
-    health: Health,
-) -> (Option<Server>, mpsc::Receiver<Question>) {
-    let (questions, receiver) = mpsc::channel(WAITING);
-    let Some(path) = path else {
-        return (None, receiver);
-    };
+pub(crate) async fn start(path: Option<&Path>, health: Health, asks: Asks) -> Option<Server> {
     let router = Router::new()
         .route("/v1/status", get(status))
-        .with_state(questions)
+        .with_state(asks)
         .merge(admin::router(health));
-    let server = Server::start(OWNER, path, router).await;
+    let server = Server::start(OWNER, path?, router).await;
     let server = server.inspect_err(|error| warn!("{error}; status cannot ask this relay"));
-    (server.ok(), receiver)
+    server.ok()
 }
 
-async fn status(
-    State(questions): State<mpsc::Sender<Question>>,
-) -> Result<Answer<Status>, Refusal> {
+/// The page of the admin HTTP server.
+pub(crate) fn page(asks: Asks) -> Router {
+    admin::page(get(status)).with_state(asks)
+}
+
+async fn status(State(questions): State<Asks>) -> Result<Answer<Status>, Refusal> {
     let stopping = || Refusal::stopping(OWNER);
     let (question, answer) = oneshot::channel();
     questions.send(question).await.map_err(|_| stopping())?;
@@ -64,20 +68,16 @@ async fn status(
 ///
 /// # Errors
 /// If no socket is known, no relay answers on it, or stdout cannot be written.
-pub(crate) async fn ask(socket: Option<&Path>, watch: bool, json: bool) -> anyhow::Result<Exit> {
+pub(crate) async fn ask(socket: Option<&Path>, form: Form) -> anyhow::Result<Exit> {
     let socket = socket.context(Usage(
         "control.socket has no default here, because neither XDG_RUNTIME_DIR, XDG_STATE_HOME nor HOME is set; set one, or \
          give the path"
             .to_owned(),
     ))?;
     let client = Client::new(OWNER, socket);
-    show(watch, json, async |colour| {
+    show(form, async || {
         let status: Status = client.get("/v1/status").await?;
-        Ok(if json {
-            p2pnode_protocol::to_json(&status)? + "\n"
-        } else {
-            table::status(&status, colour)
-        })
+        Ok(status)
     })
     .await
 }

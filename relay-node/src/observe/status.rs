@@ -206,6 +206,16 @@ pub(crate) enum Figure {
     Not(Unknown),
 }
 
+impl Figure {
+    /// The number, if it is known.
+    pub(crate) const fn known(self) -> Option<u64> {
+        match self {
+            Self::Is(figure) => Some(figure),
+            Self::Not(Unknown::Unknown) => None,
+        }
+    }
+}
+
 /// The word for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

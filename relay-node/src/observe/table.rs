@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use p2pnode_daemon::config::kind::DURATION_LIMIT;
+use p2pnode_daemon::{
+    config::kind::DURATION_LIMIT,
+    control::Shown,
+    screen::{Cell, Past, Tone, View},
+};
 
-use crate::observe::status::{AccessStatus, Figure, Status};
+use crate::observe::status::{AccessStatus, DrainStatus, Figure, Status, TranslatedStatus};
 
 const BOLD: &str = "\x1b[1m";
 const YELLOW: &str = "\x1b[33m";
@@ -26,15 +30,7 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     head("version", &format!("{}, up {up}", status.version));
     match &status.drain {
         None => head("state", "serving"),
-        Some(drain) => head(
-            "state",
-            &format!(
-                "{yellow}draining{plain}: {}, {}; ends within {}",
-                counted(drain.circuits_left, "circuit"),
-                counted(drain.reservations_left, "reservation"),
-                duration(drain.seconds_left),
-            ),
-        ),
+        Some(drain) => head("state", &format!("{yellow}{}{plain}", draining(drain))),
     }
     for address in &status.listen {
         head("listen", address);
@@ -44,66 +40,19 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     }
     head("access", &access(&status.access));
     if let Some(translated) = &status.translated {
-        let peers = counted(translated.peers, "peer");
-        let text = format!(
-            "{yellow}{peers} at {}{plain}: a NAT in front of the relay hides where they are",
-            translated.source
+        head(
+            "translated",
+            &format!("{yellow}{}{plain}", hidden(translated)),
         );
-        head("translated", &text);
     }
     if status.shared_keys > 0 {
-        let peers = counted(status.shared_keys, "peer");
         head(
             "shared keys",
-            &format!("{yellow}{peers}{plain}: two hosts use one key"),
+            &format!("{yellow}{}{plain}", shared(status.shared_keys)),
         );
     }
-    let limit = |key: &str| match status.limits.get(key).copied().unwrap_or_default() {
-        0 => "no limit".to_owned(),
-        limit => limit.to_string(),
-    };
-    let rows = [
-        ["", "NOW", "LIMIT", ""].map(str::to_owned),
-        [
-            "connections".to_owned(),
-            status.connections.to_string(),
-            limit("connections"),
-            by(&status.connections_by),
-        ],
-        [
-            "reservations".to_owned(),
-            status.reservations.to_string(),
-            limit("reservations"),
-            by(&status.reservations_by),
-        ],
-        [
-            "circuits".to_owned(),
-            status.circuits.to_string(),
-            limit("circuits"),
-            format!("{} closed", status.circuits_closed),
-        ],
-        [
-            "circuit bytes".to_owned(),
-            size(Figure::Is(status.circuit_bytes)),
-            String::new(),
-            String::new(),
-        ],
-        [
-            "records".to_owned(),
-            status.records.to_string(),
-            limit("records"),
-            String::new(),
-        ],
-        [
-            "memory".to_owned(),
-            size(status.memory_bytes),
-            match status.limits.get("memory").copied().unwrap_or_default() {
-                0 => "no limit".to_owned(),
-                limit => size(Figure::Is(limit)),
-            },
-            String::new(),
-        ],
-    ];
+    let head = ["", "NOW", "LIMIT", ""].map(str::to_owned);
+    let rows: Vec<_> = std::iter::once(head).chain(figures(status)).collect();
     text.push('\n');
     table(&mut text, &rows, bold, plain);
     if !status.denied.is_empty() {
@@ -119,6 +68,123 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
         table(&mut text, &rows, bold, plain);
     }
     text
+}
+
+/// What the relay holds: name, number, limit and more about it.
+fn figures(status: &Status) -> [[String; 4]; 6] {
+    let limit_of = |key: &str| status.limits.get(key).copied().unwrap_or_default();
+    let limit = |key: &str| match limit_of(key) {
+        0 => "no limit".to_owned(),
+        limit => limit.to_string(),
+    };
+    let memory = match limit_of("memory") {
+        0 => "no limit".to_owned(),
+        limit => size(Figure::Is(limit)),
+    };
+    let count =
+        |name: &str, count: u64, more| [name.to_owned(), count.to_string(), limit(name), more];
+    let bytes = |name: &str, bytes, limit| [name.to_owned(), size(bytes), limit, String::new()];
+    [
+        count(
+            "connections",
+            status.connections,
+            by(&status.connections_by),
+        ),
+        count(
+            "reservations",
+            status.reservations,
+            by(&status.reservations_by),
+        ),
+        count(
+            "circuits",
+            status.circuits,
+            format!("{} closed", status.circuits_closed),
+        ),
+        bytes(
+            "circuit bytes",
+            Figure::Is(status.circuit_bytes),
+            String::new(),
+        ),
+        count("records", status.records, String::new()),
+        bytes("memory", status.memory_bytes, memory),
+    ]
+}
+
+impl Shown for Status {
+    fn text(&self, colour: bool) -> String {
+        status(self, colour)
+    }
+
+    fn view(&self, past: &mut Past) -> View {
+        let mut view = View::default();
+        view.fact("relay", &self.peer_id);
+        view.fact(
+            "version",
+            format!("{}, up {}", self.version, duration(self.uptime_s)),
+        );
+        view.fact(
+            "state",
+            match &self.drain {
+                None => Cell::new("serving", Tone::Good),
+                Some(drain) => Cell::new(draining(drain), Tone::Fair),
+            },
+        );
+        view.fact("listen", self.listen.join(", "));
+        if !self.external.is_empty() {
+            view.fact("external", self.external.join(", "));
+        }
+        view.fact("access", access(&self.access));
+        if let Some(translated) = &self.translated {
+            view.fact("translated", Cell::new(hidden(translated), Tone::Fair));
+        }
+        if self.shared_keys > 0 {
+            view.fact(
+                "shared keys",
+                Cell::new(shared(self.shared_keys), Tone::Bad),
+            );
+        }
+        let measured = [
+            Some(self.connections),
+            Some(self.reservations),
+            Some(self.circuits),
+            None,
+            Some(self.records),
+            self.memory_bytes.known(),
+        ];
+        let rows = figures(self).into_iter().zip(measured);
+        let rows = rows.map(|([name, now, limit, more], measured)| {
+            let bars = measured.map(|number| past.spark(&name, Some(number as f64)));
+            [name, now, bars.unwrap_or_default(), limit, more].map(Cell::from)
+        });
+        view.table(["HELD", "NOW", "LAST 10 S", "LIMIT", ""], rows);
+        let denied = self
+            .denied
+            .iter()
+            .map(|(reason, count)| [Cell::from(reason), Cell::new(count.to_string(), Tone::Fair)]);
+        view.table(["DENIED", "TIMES"], denied);
+        view
+    }
+}
+
+fn draining(drain: &DrainStatus) -> String {
+    format!(
+        "draining: {}, {}; ends within {}",
+        counted(drain.circuits_left, "circuit"),
+        counted(drain.reservations_left, "reservation"),
+        duration(drain.seconds_left),
+    )
+}
+
+fn hidden(translated: &TranslatedStatus) -> String {
+    let peers = counted(translated.peers, "peer");
+    format!(
+        "{peers} at {}: a NAT in front of the relay hides where they are",
+        translated.source
+    )
+}
+
+fn shared(keys: u64) -> String {
+    format!("{}: two hosts use one key", counted(keys, "peer"))
 }
 
 fn access(access: &AccessStatus) -> String {
@@ -201,7 +267,6 @@ fn table<const N: usize>(text: &mut String, rows: &[[String; N]], bold: &str, pl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::status::DrainStatus;
 
     fn relay() -> Status {
         let limits = [("connections", 16384), ("reservations", 4096)];
@@ -264,6 +329,24 @@ mod tests {
                 "access         3",
             ]
         );
+    }
+
+    #[test]
+    fn a_screen_has_the_same_figures_with_their_past_in_80_columns() {
+        let (mut past, mut relay) = (Past::default(), relay());
+        let _ = relay.view(&mut past);
+        relay.connections = 6;
+        let lines = relay.view(&mut past).lines(80, 24, false);
+        let line = |name: &str| lines.iter().find(|line| line.starts_with(name));
+        assert_eq!(
+            line("connections").map(String::as_str),
+            Some("connections    6                 █▄  16384     quic/ip4 12")
+        );
+        assert!(
+            line("access  ").is_some_and(|line| line.ends_with("not admitted")),
+            "{lines:?}"
+        );
+        assert!(line("DENIED").is_some(), "{lines:?}");
     }
 
     #[test]

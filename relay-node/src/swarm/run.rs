@@ -5,7 +5,7 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use libp2p::{Swarm, SwarmBuilder, identity::Keypair};
 use p2pnode_daemon::{
-    admin::{Health, Server},
+    admin::{self, Health},
     lossy, memory,
 };
 use p2pnode_protocol::upgrade::LAZY;
@@ -92,8 +92,14 @@ pub async fn run_reloading(
         readiness: readiness.clone(),
         metrics: Arc::new(registry),
     };
-    let admin = Server::start(config.admin, &config.admin_hosts, health.clone()).await?;
-    let (control, questions) = control::start(config.control.as_deref(), health).await;
+    let bound = admin::Bound::bind(config.admin).await?;
+    let (asks, questions) = control::questions();
+    let mut router = admin::router(health.clone());
+    if config.admin_page {
+        router = router.merge(control::page(asks.clone()));
+    }
+    let admin = bound.serve(&config.admin_hosts, router);
+    let control = control::start(config.control.as_deref(), health, asks).await;
     let output = Output::new(lossy::stdout(), format, local);
     if config.external.is_empty() {
         info!(

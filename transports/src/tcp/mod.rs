@@ -4,9 +4,9 @@
 //! the 4-tuple of a connection is in use. Listening on the punch port is libp2p-tcp's.
 //!
 //! From the top: `dialer` (the punch ports), `dial` (one dial, ordinary or punch), `connect` (its port), `pending_syn` (what a punch
-//! leaves to the next). Below are `memory` (remotes that lack TLS or need small segments), `auth` (TLS or Noise, then yamux),
-//! `stream` (a socket, its lease, its end) and `accepted` (one that nobody has taken). Around a connection, from the socket up: `read_buffer` (fewer and larger reads), TLS or
-//! Noise, `eof_is_error`, `write_coalescer` (fewer and larger writes), `yamux`.
+//! leaves to the next). Below are `memory` (remotes that lack TLS or need small segments) and `auth` (TLS or Noise, then yamux). A
+//! socket is in `accepted` until somebody takes it; `stream` has its lease and its end. Around a connection, from the socket up:
+//! `read_buffer` (fewer and larger reads), TLS or Noise, `eof_is_error`, `write_coalescer` (fewer and larger writes), `yamux`.
 
 pub(crate) mod accepted;
 pub(crate) mod auth;

@@ -1,10 +1,17 @@
 //! The references that are made from the code: command lines from clap, configuration from the schema.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, fs};
 
 use clap::{Arg, Command, CommandFactory, builder::StyledStr};
 use p2pnode_daemon::{config, reference};
+use p2pnode_tests::{
+    matrix::Expected::{Direct, Relayed},
+    nat::NatKind,
+    nat_pairs,
+};
 use serde_json::Value;
+
+use crate::cargo;
 
 const MADE: &str =
     "<!-- Made by `cargo xtask docs --write`; a test compares it with the code. -->\n\n";
@@ -23,12 +30,14 @@ fn assert_current(page: &str, current: &str) {
 
 #[test]
 fn the_reference_of_command_lines_is_current() {
-    for command in [
-        command(p2pnode::execute),
-        command(relay_node::command::execute),
+    let node = include_str!("../../../node/src/command/examples.txt");
+    let relay = include_str!("../../../relay-node/src/command/examples.txt");
+    for (command, examples) in [
+        (command(p2pnode::execute), node),
+        (command(relay_node::command::execute), relay),
     ] {
         let page = format!("docs/reference/cli-{}.md", command.get_name());
-        assert_current(&page, &command_line(&command));
+        assert_current(&page, &command_line(&command, examples));
     }
 }
 
@@ -40,11 +49,87 @@ fn the_reference_of_configurations_is_current() {
         ("relay-node", "RELAY_NODE", relay),
     ] {
         let page = format!("docs/reference/configuration-{name}.md");
-        assert_current(&page, &configuration(name, env, &schema));
+        let written = fs::read_to_string(cargo::workspace().join(&page)).unwrap_or_default();
+        assert_current(
+            &page,
+            &with_since(&configuration(name, env, &schema), &written),
+        );
     }
 }
 
-fn command_line(program: &Command) -> String {
+#[test]
+fn the_reference_of_the_nat_matrix_is_current() {
+    let page = "docs/reference/nat-matrix.md";
+    let written = fs::read_to_string(cargo::workspace().join(page)).unwrap_or_default();
+    let (begin, rest) = written
+        .split_once("compares it with them. -->\n\n")
+        .unwrap_or_default();
+    let (_, end) = rest.split_once("\n\n<!-- End of what").unwrap_or_default();
+    let table = nat_matrix();
+    let current = format!(
+        "{begin}compares it with them. -->\n\n{}\n\n<!-- End of what{end}",
+        table.trim_end()
+    );
+    assert_current(page, &current);
+}
+
+/// What the tests of the lab expect of each pair of NATs.
+fn nat_matrix() -> String {
+    macro_rules! tested {
+        ($($name:ident: $a:ident, $b:ident => $expected:expr;)*) => {
+            [$((NatKind::$a, NatKind::$b, $expected)),*]
+        };
+    }
+    let tested = nat_pairs!(tested);
+    let kinds = [
+        NatKind::FullCone,
+        NatKind::AddressRestricted,
+        NatKind::EimApdf,
+        NatKind::EimApdfRewrite,
+        NatKind::Firewall,
+        NatKind::RangeFirewall,
+        NatKind::Cgnat,
+        NatKind::Ip6Firewall,
+        NatKind::DualStack,
+        NatKind::Symmetric,
+    ];
+    let names = kinds.map(|kind| kind.name());
+    let mut page = format!(
+        "| | {} |\n|{}\n",
+        names.join(" | "),
+        "---|".repeat(kinds.len() + 1)
+    );
+    let place = |kind: NatKind| kinds.iter().position(|known| *known == kind);
+    let mut count = 0;
+    for (row, kind) in kinds.into_iter().enumerate() {
+        let mut cells = String::new();
+        for column in 0..kinds.len() {
+            let found = tested.iter().find(|(a, b, _)| {
+                let (dialer, dialed) = (place(*a), place(*b));
+                let both_ways = [*a, *b].contains(&NatKind::Symmetric);
+                let swapped = !both_ways && dialer > dialed;
+                let (at, to) = if swapped {
+                    (dialed, dialer)
+                } else {
+                    (dialer, dialed)
+                };
+                (at, to) == (Some(row), Some(column))
+            });
+            count += usize::from(found.is_some());
+            let shown = found.map(|(_, _, expected)| match expected {
+                Direct => "direct",
+                Relayed(_) => "relayed",
+            });
+            let _ = write!(cells, " {} |", shown.unwrap_or_default());
+        }
+        let _ = writeln!(page, "| {} |{}", kind.name(), cells);
+    }
+    assert_eq!(count, tested.len(), "a tested pair has no cell");
+    page
+}
+
+/// With `examples`, the command lines that the manual has.
+fn command_line(program: &Command, examples: &str) -> String {
     let name = program.get_name();
     let mut page = format!("# Command line of `{name}`\n\n{MADE}");
     let _ = writeln!(page, "{}.\n", cell(program.get_about()));
@@ -76,6 +161,14 @@ fn command_line(program: &Command) -> String {
         if !rows.is_empty() {
             let _ = write!(page, "\n{rows}");
         }
+        let words = path.split_once(' ').map_or("", |(_, words)| words);
+        let lines = examples.lines();
+        let lines = lines
+            .skip_while(|line| line.strip_prefix("# ") != Some(words))
+            .skip(1);
+        let lines: Vec<_> = lines.take_while(|line| !line.starts_with('#')).collect();
+        assert!(!lines.is_empty(), "examples.txt has none of `{path}`");
+        let _ = writeln!(page, "\n```sh\n{}\n```", lines.join("\n"));
     });
     page
 }
@@ -160,6 +253,32 @@ fn configuration(name: &str, env: &str, schema: &Value) -> String {
     page += "In variables of the environment, commas separate the items of a list.\n";
     keys(schema, "", env, &mut page);
     page
+}
+
+/// With the release that brought each key: the one that the page has already, or the present one for a new key.
+fn with_since(page: &str, written: &str) -> String {
+    let mut sections = page.split("\n## ");
+    let mut text = sections.next().unwrap_or_default().to_owned();
+    for section in sections {
+        let head = section.lines().next().unwrap_or_default();
+        let known = written
+            .split("\n## ")
+            .find(|known| known.lines().next() == Some(head));
+        let since = known.and_then(|known| {
+            known
+                .lines()
+                .find_map(|line| line.strip_prefix("- Since: "))
+        });
+        let since = since.unwrap_or(env!("CARGO_PKG_VERSION"));
+        let is_key = section.contains("\n- Value: ");
+        let since = if is_key {
+            format!("- Since: {since}\n")
+        } else {
+            String::new()
+        };
+        let _ = write!(text, "\n## {}\n{since}", section.trim_end());
+    }
+    text
 }
 
 /// Adds each key below `schema`. `*` stands for a name, `[]` for an item.

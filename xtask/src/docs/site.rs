@@ -17,6 +17,12 @@ const MDBOOK: &str = "0.5.4";
 /// Where what lies outside of `docs` can be read.
 const REPOSITORY: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main");
 
+/// Pages of the root that the site has as well, and their names there.
+const OF_ROOT: [(&str, &str); 2] = [
+    ("ARCHITECTURE.md", "architecture.md"),
+    ("CHANGELOG.md", "changelog.md"),
+];
+
 /// Builds the site into `target/docs`.
 pub(crate) fn build() -> Result<()> {
     let mdbook = mdbook()?;
@@ -34,19 +40,18 @@ pub(crate) fn build() -> Result<()> {
     Ok(())
 }
 
-/// Copies `docs`. Links that leave it lead to the repository there.
+/// Copies `docs`, and [`OF_ROOT`]. Links that leave them lead to the repository there.
 fn stage(source: &Path) -> Result<()> {
     copy(&cargo::workspace().join("docs"), source)?;
     let all = pages::all()?;
     for page in &all {
-        let Ok(path) = page.path.strip_prefix("docs") else {
+        let Some(path) = in_site(&page.path) else {
             continue;
         };
         let mut text = page.text.clone();
         for (_, target) in page.links() {
-            if let Some(outside) = outside(&page.path, target) {
-                let link = format!("]({target})");
-                text = text.replace(&link, &format!("]({REPOSITORY}/{outside})"));
+            if let Some(other) = elsewhere(&page.path, target) {
+                text = text.replace(&format!("]({target})"), &format!("]({other})"));
             }
         }
         if path == Path::new("SUMMARY.md") {
@@ -57,6 +62,15 @@ fn stage(source: &Path) -> Result<()> {
         fs::write(to, text)?;
     }
     Ok(())
+}
+
+/// The place in the site of a page of the repository, if the site has the page.
+fn in_site(page: &Path) -> Option<PathBuf> {
+    let of_root = OF_ROOT.iter().find(|(root, _)| page == Path::new(root));
+    match of_root {
+        Some((_, name)) => Some(PathBuf::from(name)),
+        None => page.strip_prefix("docs").ok().map(Path::to_owned),
+    }
 }
 
 /// Copies what is no page: pictures, schemas, the book's settings.
@@ -96,13 +110,25 @@ fn with_decisions(summary: &str, pages: &[Page]) -> String {
     summary.replace(index, &format!("{index}{entries}"))
 }
 
-/// The path in the repository of what a link of `page` leads to, if that lies outside of `docs`.
-fn outside(page: &Path, target: &str) -> Option<String> {
+/// Where a link of `page` leads in the site, if that is not what the link says.
+fn elsewhere(page: &Path, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with('#') {
         return None;
     }
-    let path = pages::resolved(page.parent()?, target);
-    (!path.starts_with("docs")).then(|| path.display().to_string())
+    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let path = pages::resolved(page.parent()?, file);
+    let anchor = match anchor {
+        "" => String::new(),
+        anchor => format!("#{anchor}"),
+    };
+    if page.starts_with("docs") && path.starts_with("docs") {
+        return None;
+    }
+    let Some(to) = in_site(&path) else {
+        return Some(format!("{REPOSITORY}/{}{anchor}", path.display()));
+    };
+    let up = "../".repeat(in_site(page)?.components().count() - 1);
+    Some(format!("{up}{}{anchor}", to.display()))
 }
 
 /// mdBook of the system, or one that is built into `target/tools`.
@@ -143,15 +169,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_that_leaves_the_pages_leads_to_the_repository() {
+    fn a_link_that_leaves_the_pages_leads_to_the_repository_and_one_of_the_root_into_the_site() {
         let page = Path::new("docs/guides/ssh.md");
-        let path = |target| outside(page, target);
+        let path = |target| elsewhere(page, target);
         assert_eq!(path("../services.md"), None);
         assert_eq!(path("#ssh"), None);
         assert_eq!(path("https://example.net"), None);
         assert_eq!(
             path("../../k8s/README.md#images"),
-            Some("k8s/README.md#images".to_owned())
+            Some(format!("{REPOSITORY}/k8s/README.md#images"))
         );
+        assert_eq!(
+            path("../../ARCHITECTURE.md#layers"),
+            Some("../architecture.md#layers".to_owned())
+        );
+        let of_root = elsewhere(Path::new("ARCHITECTURE.md"), "docs/decisions/README.md");
+        assert_eq!(of_root.as_deref(), Some("decisions/README.md"));
     }
 }

@@ -64,7 +64,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   "identity" (dict "key_file" "/var/lib/p2pnode/identity.key")
   "dial" (dict "port_range" .Values.ports.range "ports_per_ordinal" .Values.ports.perOrdinal)
   "relays" .Values.relays
-  "admin" (dict "listen" (printf "0.0.0.0:%d" (int .Values.admin.port)))
+  "admin" (dict "listen" (printf "0.0.0.0:%d" (int .Values.admin.port)) "page" .Values.admin.page)
   "control" (dict "socket" "/run/p2pnode/control.sock")
   "log" (dict "format" "json") -}}
 {{- if eq .Values.publicIp.from "value" -}}

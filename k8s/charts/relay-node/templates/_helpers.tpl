@@ -34,7 +34,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   "external" $external
   "drain" (dict "timeout" (ternary "0" (printf "%ds" (int .Values.drainSeconds)) (eq (int .Values.drainSeconds) 0)))
   "control" (dict "socket" "/run/relay-node/control.sock")
-  "admin" (dict "listen" (printf "%s:%d" (ternary "127.0.0.1" "0.0.0.0" (eq .Values.network "hostNetwork")) (int .Values.admin.port)))
+  "admin" (dict "listen" (printf "%s:%d" (ternary "127.0.0.1" "0.0.0.0" (eq .Values.network "hostNetwork")) (int .Values.admin.port)) "page" .Values.admin.page)
   "log" (dict "format" "json") -}}
 {{- with .Values.relays }}{{ $_ := set $own "relays" . }}{{ end -}}
 {{- mergeOverwrite $own (deepCopy .Values.config) | toYaml -}}

@@ -2,6 +2,7 @@
 
 mod columns;
 mod netcheck;
+mod screen;
 mod served;
 mod table;
 mod text;

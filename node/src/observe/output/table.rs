@@ -23,20 +23,16 @@ use crate::{
 /// The whole node; in colour for a terminal.
 pub(crate) fn status(status: &Status, colour: bool) -> String {
     let mut text = String::new();
-    let ports: Vec<String> = status
-        .punch_ports
-        .iter()
-        .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
-        .collect();
     let _ = writeln!(text, "node    {}", status.peer_id);
     if let Some(at) = status.key_also_at {
         let _ = writeln!(text, "key     also used by another host, at {at}");
     }
-    let ports = match &ports[..] {
-        [] => "no port".to_owned(),
-        ports => ports.join(", "),
-    };
-    let _ = writeln!(text, "range   {}, punching from {ports}", status.port_range);
+    let _ = writeln!(
+        text,
+        "range   {}, punching from {}",
+        status.port_range,
+        ports(status)
+    );
     for listen in &status.listen {
         let _ = writeln!(text, "listen  {listen}");
     }
@@ -57,8 +53,20 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     text
 }
 
+/// The punch ports of a node.
+pub(super) fn ports(status: &Status) -> String {
+    let ports = status.punch_ports.iter();
+    let ports: Vec<_> = ports
+        .map(|((transport, family), port)| format!("{transport}/{family} {port}"))
+        .collect();
+    match &ports[..] {
+        [] => "no port".to_owned(),
+        ports => ports.join(", "),
+    }
+}
+
 /// A port that a router maps.
-fn mapping_line(mapping: &MappingStatus) -> String {
+pub(super) fn mapping_line(mapping: &MappingStatus) -> String {
     let (protocol, method) = (mapping.protocol.name(), mapping.method.as_str());
     let at = match mapping.verified {
         Some(at) => format!("{at}, verified from outside"),
@@ -71,18 +79,26 @@ fn mapping_line(mapping: &MappingStatus) -> String {
 }
 
 /// A peer that is wanted and has no path.
-fn lost_line(lost: &LostStatus) -> String {
-    let since = format!("{}, lost {} s ago: ", lost.peer, lost.since.as_secs());
+fn lost_line(of: &LostStatus) -> String {
+    format!(
+        "{}, lost {} s ago: {}",
+        of.peer,
+        of.since.as_secs(),
+        lost(of)
+    )
+}
+
+/// What becomes of a peer without a path.
+pub(super) fn lost(lost: &LostStatus) -> String {
     let next = |next: Duration| format!("dialed again in {} s", next.as_secs());
     let next = lost
         .next_dial
         .map_or_else(|| "being dialed".to_owned(), next);
-    since
-        + &match lost.paused {
-            Some(Pause::NoRelay) => "paused, no relay is reachable".to_owned(),
-            Some(Pause::NoAnswer) => format!("paused, no answer; {next}"),
-            None => next,
-        }
+    match lost.paused {
+        Some(Pause::NoRelay) => "paused, no relay is reachable".to_owned(),
+        Some(Pause::NoAnswer) => format!("paused, no answer; {next}"),
+        None => next,
+    }
 }
 
 /// Why a peer's path is what it is.
@@ -162,13 +178,9 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
 fn relay_line(relay: &RelayStatus) -> String {
     let label = label(&relay.relay, relay.name.as_deref());
     if let Some(refused) = &relay.refused {
-        return format!("{label} refused     {refused}");
+        return format!("{label} {:11} {refused}", state(relay));
     }
-    let state = match (relay.reserved, relay.connected) {
-        (true, _) => "reserved",
-        (false, true) => "connected",
-        (false, false) => "unreachable",
-    };
+    let state = state(relay);
     let legs: Vec<String> = relay
         .paths
         .iter()
@@ -187,6 +199,16 @@ fn relay_line(relay: &RelayStatus) -> String {
     format!("{label} {state:11} {text}").trim_end().to_owned()
 }
 
+/// How a relay and this node stand.
+pub(super) fn state(relay: &RelayStatus) -> &'static str {
+    match (relay.refused.is_some(), relay.reserved, relay.connected) {
+        (true, _, _) => "refused",
+        (false, true, _) => "reserved",
+        (false, false, true) => "connected",
+        (false, false, false) => "unreachable",
+    }
+}
+
 fn peer_row(peer: &PeerStatus) -> [String; 6] {
     [
         label(&peer.peer, peer.name.as_deref()),
@@ -199,7 +221,7 @@ fn peer_row(peer: &PeerStatus) -> [String; 6] {
 }
 
 /// How a direct path came to be; why a relayed one is not direct.
-fn how(peer: &PeerStatus) -> String {
+pub(super) fn how(peer: &PeerStatus) -> String {
     let last = peer.last_punch.as_ref();
     let how = peer.path.path.how;
     if peer.path.path.kind == PathKind::Direct {
@@ -232,14 +254,14 @@ fn hops(path: &PathStatus) -> String {
     text
 }
 
-fn rtt(path: &PathStatus) -> String {
+pub(super) fn rtt(path: &PathStatus) -> String {
     path.rtt.map_or_else(
         || "unknown".to_owned(),
         |rtt| format!("{:.0} ms", json::to_millis(rtt)),
     )
 }
 
-fn since(time: Duration) -> String {
+pub(super) fn since(time: Duration) -> String {
     let seconds = time.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, s) => format!("{s}s"),
@@ -256,6 +278,8 @@ mod tests {
 
     use libp2p::PeerId;
     use p2pnode_transports::{Family, Sockets, Transport};
+
+    use p2pnode_daemon::{control::Shown as _, screen::Past};
 
     use super::*;
     use crate::core::peers::{Hop, Path};
@@ -321,7 +345,9 @@ mod tests {
             last_punch: None,
             next_punch: Some(Duration::from_secs(28)),
         };
-        let text = status(&node(vec![peer(A, path), peer(B, relayed)]), false);
+        let known = node(vec![peer(A, path), peer(B, relayed)]);
+        let text = status(&known, false);
+        let screen = known.view(&mut Past::default()).lines(80, 24, false);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[3..],
@@ -333,5 +359,17 @@ mod tests {
         );
         assert!(!text.contains('\x1b'));
         assert!(status(&node(Vec::new()), true).contains(BOLD));
+        assert!(
+            screen.iter().all(|line| line.chars().count() <= 80),
+            "{screen:?}"
+        );
+        assert_eq!(
+            screen[3..],
+            [
+                "PEER            PATH     OVER            RTT    LAST 10 S   SINCE  HOW",
+                "12D3Koo…Wn9w..  relayed  quic/ip…nknown  12 ms           █  3m12s  dialed…in 28s",
+                "12D3Koo…mNhb..  direct   quic/ip4        12 ms           █  3m12s  punched",
+            ]
+        );
     }
 }

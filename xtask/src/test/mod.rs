@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything, with the real binaries.
 
+mod lanes;
+
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -23,18 +25,19 @@ pub(crate) fn run(harness: &[String]) -> Result<ExitCode> {
     let bins = cargo::build(Build::Tests)?;
     println!("building the programs of other make in tests/peers");
     let plain = bins::build_plain_libp2p(false)?;
-    let mut tests = cargo::cargo();
-    tests
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .env("P2PNODE_BIN", &bins.p2pnode)
-        .env("RELAY_NODE_BIN", &bins.relay_node)
-        .env("PLAIN_LIBP2P_BIN", &plain)
-        // An error says what failed; its backtrace says how tokio polls.
-        .env("RUST_LIB_BACKTRACE", "0");
+    let vars = [
+        ("P2PNODE_BIN", &*bins.p2pnode),
+        ("RELAY_NODE_BIN", &*bins.relay_node),
+        ("PLAIN_LIBP2P_BIN", &*plain),
+    ];
+    let ran = lanes::run(lanes::build()?, harness, &vars);
+    let mut examples = cargo::cargo();
+    examples.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
     if !harness.is_empty() {
-        tests.arg("--").args(harness);
+        examples.arg("--").args(harness);
     }
-    println!("running `{}`", cargo::show(&tests));
-    cargo::run(&mut tests)?;
+    println!("running `{}`", cargo::show(&examples));
+    let examples = cargo::run(&mut examples);
+    ran.and(examples)?;
     Ok(ExitCode::SUCCESS)
 }
