@@ -266,7 +266,7 @@ async fn iperf3() -> Result<()> {
 async fn redis() -> Result<()> {
     let lab = Servers::start("quic", Configs::default()).await?;
     let directory = lab.lab.artifacts().sockets();
-    let [at_server, at_caller] = ["server.sock", "caller.sock"].map(|name| directory.join(name));
+    let [at_server, at_caller] = ["redis.sock", "forward.sock"].map(|name| directory.join(name));
     let (at_server, at_caller) = (at_server.to_string_lossy(), at_caller.to_string_lossy());
     let args = [
         "--port",
@@ -275,6 +275,9 @@ async fn redis() -> Result<()> {
         "127.0.0.1",
         "--save",
         "",
+        // It admits 127.0.0.1 alone, and the peer has an address of its own.
+        "--protected-mode",
+        "no",
         "--unixsocket",
         &*at_server,
     ];
