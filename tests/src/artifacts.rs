@@ -59,7 +59,7 @@ impl Artifacts {
         self.dir.join(name)
     }
 
-    pub(crate) fn sockets(&self) -> &Path {
+    pub fn sockets(&self) -> &Path {
         self.sockets.path()
     }
 

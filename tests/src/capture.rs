@@ -136,13 +136,21 @@ impl Capture {
     ) -> Result<()> {
         let mut count = self.count.clone();
         let caught = async {
-            while !self.lock().iter().any(&look) {
+            // Each packet is looked at once: there may be millions.
+            let mut looked = 0;
+            loop {
+                {
+                    let seen = self.lock();
+                    if seen[looked..].iter().any(&look) {
+                        return Ok(());
+                    }
+                    looked = seen.len();
+                }
                 count
                     .changed()
                     .await
                     .with_context(|| format!("the capture in {} has ended", self.router.name()))?;
             }
-            Ok(())
         };
         timeout(within, caught)
             .await

@@ -20,21 +20,31 @@ use crate::{
 };
 
 /// The servers and clients that the tests of services use, each with its Debian package.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 9] = [
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("iperf3", "iperf3"),
     ("nginx", "nginx-light"),
     ("psql", "postgresql"),
+    ("redis-server", "redis-server"),
     ("rsync", "rsync"),
     ("sshd", "openssh-server"),
 ];
+
+/// Debian's Python, for which Debian has a library of WebSockets.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+/// Where that library is.
+const WEBSOCKETS: &str = "/usr/lib/python3/dist-packages/websockets";
 
 /// Those that this machine lacks.
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
     let mut missing = TOOLS.to_vec();
     missing.retain(|(tool, _)| !sandbox::has_tool(tool));
+    if !Path::new(WEBSOCKETS).is_dir() {
+        missing.push(("WebSockets for Python", "python3-websockets"));
+    }
     missing
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use p2pnode_tests::{
     prelude::*,
     sandbox,
-    services::{Configs, Servers, fails, postgresql_bin, succeeds, until_ok, with_user},
+    services::{Configs, PYTHON, Servers, fails, postgresql_bin, succeeds, until_ok, with_user},
 };
 
 p2pnode_tests::lab_tests! {
@@ -15,6 +15,8 @@ p2pnode_tests::lab_tests! {
     nginx_logs_the_clients_address_and_curl_reaches_it_over_socks_and_raw_streams: web();
     iperf3_measures_tcp_and_udp: iperf3();
     rsync_copies_a_directory: rsync();
+    redis_sees_the_address_of_the_peer_and_a_unix_socket_leads_to_one: redis();
+    a_websocket_carries_messages_both_ways: websocket();
     ssh_goes_through_connect: ssh();
 }
 
@@ -258,6 +260,119 @@ async fn iperf3() -> Result<()> {
         .as_f64()
         .context("no share of lost datagrams")?;
     ensure!(lost < 50.0 && sum["packets"].as_u64() > Some(100), "{sum}");
+    Ok(())
+}
+
+async fn redis() -> Result<()> {
+    let lab = Servers::start("quic", Configs::default()).await?;
+    let directory = lab.lab.artifacts().sockets();
+    let [at_server, at_caller] = ["redis.sock", "forward.sock"].map(|name| directory.join(name));
+    let (at_server, at_caller) = (at_server.to_string_lossy(), at_caller.to_string_lossy());
+    let args = [
+        "--port",
+        "6379",
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        // It admits 127.0.0.1 alone, and the peer has an address of its own.
+        "--protected-mode",
+        "no",
+        "--unixsocket",
+        &*at_server,
+    ];
+    let redis = Launch::new("redis-server", sandbox::tool("redis-server")).args(args);
+    let _redis = redis.on(&lab.server.host)?;
+    let unix = (format!("unix://{at_server}"), format!("unix://{at_caller}"));
+    let tcp = "tcp://127.0.0.1:6379".to_owned();
+    let mut commands = Vec::new();
+    for (name, (target, listen), identity) in [
+        ("redis", (tcp.clone(), tcp), "address"),
+        ("redis-unix", unix, "none"),
+    ] {
+        let serve = [
+            "serve",
+            name,
+            &target,
+            "--identity",
+            identity,
+            "--allow",
+            &lab.caller.id,
+            "--json",
+        ];
+        let serve = lab
+            .server
+            .control
+            .command(&format!("serve-{name}"), &serve)
+            .on(&lab.server.host)?;
+        serve.event("serving", PATIENCE).await?;
+        let to = format!("{name}@{}", lab.server.id);
+        let forward = ["forward", &to, "--listen", &listen, "--json"];
+        let forward = lab
+            .caller
+            .control
+            .command(&format!("forward-{name}"), &forward)
+            .on(&lab.caller.host)?;
+        forward.event("listening", PATIENCE).await?;
+        commands.push((serve, forward));
+    }
+    let host = &lab.caller.host;
+    let client = ["-h", "127.0.0.1", "client", "info"];
+    let info = until_ok(host, "redis-cli", &client).await?;
+    let status = lab.server.control.status().await?;
+    let address = status["addresses"][0]["address"]
+        .as_str()
+        .context("no address")?;
+    ensure!(
+        info.contains(&format!(" addr={address}:")),
+        "{info} {status}"
+    );
+    let set = ["-s", &*at_caller, "set", "key", "a value"];
+    until_ok(host, "redis-cli", &set).await?;
+    let got = until_ok(host, "redis-cli", &["-h", "127.0.0.1", "get", "key"]).await?;
+    ensure!(got.trim() == "a value", "{got}");
+    Ok(())
+}
+
+/// The server returns each message.
+const WEBSOCKET_SERVER: &str = "
+import asyncio, websockets
+async def answer(socket):
+    async for message in socket:
+        await socket.send(message)
+async def main():
+    async with websockets.serve(answer, '127.0.0.1', 8765):
+        await asyncio.Future()
+asyncio.run(main())
+";
+
+const WEBSOCKET_CLIENT: &str = "
+import asyncio, os, websockets
+async def main():
+    async with websockets.connect('ws://127.0.0.1:8765') as socket:
+        for message in ['text', os.urandom(300000), '']:
+            await socket.send(message)
+            assert await socket.recv() == message
+        await (await socket.ping())
+    print(socket.close_code)
+asyncio.run(main())
+";
+
+async fn websocket() -> Result<()> {
+    let lab = Servers::start(
+        "quic",
+        Configs {
+            caller: "forwards: [{ listen: tcp://127.0.0.1:8765, to: socket@server }]\n".to_owned(),
+            server: "services: { socket: { target: tcp://127.0.0.1:8765, allow: [caller] } }\n"
+                .to_owned(),
+            ..Configs::default()
+        },
+    )
+    .await?;
+    let server = Launch::new("websockets", PYTHON).args(["-c", WEBSOCKET_SERVER]);
+    let _server = server.on(&lab.server.host)?;
+    let code = until_ok(&lab.caller.host, PYTHON, &["-c", WEBSOCKET_CLIENT]).await?;
+    ensure!(code.trim() == "1000", "the connection ended with {code}");
     Ok(())
 }
 

@@ -16,6 +16,7 @@ mod dist;
 mod docs;
 mod fuzz;
 mod image;
+mod js;
 mod k8s;
 mod layers;
 mod packages;
@@ -52,6 +53,9 @@ enum Suite {
     /// Sessions of services with 1 GiB each way over changing paths, stopped nodes and lost networks, on release binaries; P2PNODE_BIN
     /// and RELAY_NODE_BIN name others.
     Carry,
+    /// Raw streams between p2pnode and js-libp2p, both ways. Needs Node.js and downloads from npm; P2PNODE_BIN and RELAY_NODE_BIN name
+    /// other binaries.
+    Js,
     /// The packages of `dist`, installed, started and purged on a Debian with systemd in a container, which needs root; P2PNODE_BIN and
     /// RELAY_NODE_BIN name others.
     Packages,
@@ -127,6 +131,9 @@ enum Command {
     /// The part of `test carry` that runs in the lab.
     #[command(hide = true)]
     CarryInLab { mib: u64 },
+    /// Accepts connections at a port of 127.0.0.1 and holds them: a target of `bench forward`, with open files of its own.
+    #[command(hide = true)]
+    HoldConnections { port: u16 },
     /// The part of `demo --nat` that runs in the lab.
     #[command(hide = true)]
     DemoInLab { a: NatKind, b: NatKind },
@@ -184,6 +191,10 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => carry::run(carry),
         Command::Test {
+            suite: Some(Suite::Js),
+            ..
+        } => js::run(),
+        Command::Test {
             suite: Some(Suite::Packages),
             profile,
             ..
@@ -200,6 +211,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Layers => layers::run(),
         Command::Bench(cli) => bench::run(cli),
         Command::PodsInLab => k8s::in_lab(),
+        Command::HoldConnections { port } => bench::hold_connections(port),
         Command::DemoInLab { a, b } => {
             // Before anything starts a thread.
             sandbox::enter()?;

@@ -14,8 +14,9 @@ use p2pnode_daemon::{
 };
 use p2pnode_protocol::mapping::Protocol;
 use p2pnode_services::config::{
-    self as services_config, Fault, Forward, Peers, RawForward, RawService, Service, Source,
+    self as services_config, Fault, Forward, Listen, RawForward, RawService, Service, Source,
 };
+use p2pnode_services::identity::address;
 
 use super::{
     cli::{Cli, ConnectArgs, ForwardArgs, MapArgs, MapProtocol, NodeArgs, ServeArgs, ServicesArgs},
@@ -25,7 +26,7 @@ use super::{
     services::{self, By, Own, destination},
 };
 use crate::{
-    config::{Config, Expose, Key, MappingMode, PROGRAM, Purpose},
+    config::{Config, Expose, Key, MappingMode, PROGRAM, Purpose, in_dial_range, own_ip4},
     control::Client,
     services::PeerAddresses,
 };
@@ -35,12 +36,22 @@ pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
     let service = service(&config, args)?;
     let output = Output::new(args.node.json);
     let reservations = config.reservations;
+    let is_hidden = config.relays.is_empty() && config.listen.is_empty();
     run(
         &config,
         &args.node,
         args.standalone,
         reservations,
-        async |by| services::serve(by, service, output).await,
+        async |by| {
+            if matches!(by, By::Own(_)) && is_hidden {
+                // If stderr is closed, there is nowhere to report it.
+                let _ = writeln!(
+                    io::stderr(),
+                    "note: this node has no relay and no address to listen on, so peers may not reach it; give --relay or --listen"
+                );
+            }
+            services::serve(by, service, output).await
+        },
     )
 }
 
@@ -99,17 +110,34 @@ pub(super) fn services(cli: &Cli, args: &ServicesArgs) -> anyhow::Result<Exit> {
     })
 }
 
-/// Prints the addresses that stand for peers, from the file beside that of the key.
+/// Prints the addresses that stand for peers: those of the running node, or of the file next to that of the key.
 fn hosts(config: &Config) -> anyhow::Result<Exit> {
+    let names = config.peer_names();
+    let client = Client::new(&config.control_socket);
+    let of_running = block_on(async {
+        Ok(match client.is_served().await.unwrap_or_default() {
+            true => Some(client.status().await?.addresses),
+            false => None,
+        })
+    })?;
+    let hosts = match of_running {
+        Some(addresses) => {
+            let addresses = addresses.into_iter();
+            address::hosts(addresses.map(|of| (of.address, of.peer)), &names)
+        }
+        None => address::hosts(saved(config)?.table().iter(), &names),
+    };
+    p2pnode_daemon::command::print(&hosts).context("cannot write to stdout")?;
+    Ok(Exit::Success)
+}
+
+fn saved(config: &Config) -> anyhow::Result<PeerAddresses> {
     let key = match &config.key {
         Key::File(path) => Some(path),
         Key::Throwaway { configured } => configured.as_ref(),
     };
     let file = key.map(|path| PeerAddresses::path(path));
-    let addresses = PeerAddresses::open(file.as_deref())?;
-    let hosts = addresses.table().hosts(&config.peer_names());
-    p2pnode_daemon::command::print(&hosts).context("cannot write to stdout")?;
-    Ok(Exit::Success)
+    Ok(PeerAddresses::open(file.as_deref())?)
 }
 
 fn read(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Config> {
@@ -132,7 +160,8 @@ fn service(config: &Config, args: &ServeArgs) -> anyhow::Result<Service> {
         udp_idle: None,
     };
     let name = args.name.parse().map_err(Usage)?;
-    Ok(services_config::service(name, raw, &peers(config), &[]).map_err(faults)?)
+    let service = services_config::service(name, raw, &config.peer_names(), &own_ip4());
+    Ok(service.map_err(faults)?)
 }
 
 fn forward_of(config: &Config, args: &ForwardArgs) -> anyhow::Result<Forward> {
@@ -141,16 +170,18 @@ fn forward_of(config: &Config, args: &ForwardArgs) -> anyhow::Result<Forward> {
         .iter()
         .map(|to| to.parse())
         .collect::<Result<_, _>>();
+    let listen: Listen = args.listen.parse().map_err(Usage)?;
+    if let Some(problem) = listen
+        .socket()
+        .and_then(|at| in_dial_range(at, &config.dial))
+    {
+        return Err(Usage(format!("--listen: {problem}")).into());
+    }
     let raw = RawForward {
-        listen: args.listen.parse().map_err(Usage)?,
+        listen,
         to: to.map_err(Usage)?,
     };
-    Ok(services_config::forward(raw, &peers(config)).map_err(faults)?)
-}
-
-fn peers(config: &Config) -> Peers {
-    let peers = config.peers.iter();
-    peers.map(|(name, peer)| (name.clone(), peer.id)).collect()
+    Ok(services_config::forward(raw, &config.peer_names()).map_err(faults)?)
 }
 
 fn faults(faults: Vec<Fault>) -> Usage {

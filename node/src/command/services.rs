@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     control::{Client, ForwardRequest, Found, ServeRequest},
     observe::{metrics::Metrics, readiness},
-    services::{Ended, Goal, Line, ListError, Listed, Report, Socket, reports},
+    services::{Ended, Goal, Line, ListError, Report, Socket, reports},
     swarm::{node, token_file::TokenFile},
 };
 
@@ -123,12 +123,12 @@ pub(crate) async fn serve(by: By, service: Service, mut output: Output) -> anyho
             Lines::Own(lines, Box::new(offering))
         }
     };
-    until_signal(by, lines, output, &shutdown, &[]).await
+    until_signal(by, lines, output, &shutdown, (&[], false)).await
 }
 
 /// Brings a service here until a signal, or until it is known that no peer offers it to this node.
 pub(crate) async fn forward(by: By, forward: Forward, output: Output) -> anyhow::Result<Exit> {
-    let to = forward.to.clone();
+    let (to, is_udp) = (forward.to.clone(), forward.listen.is_udp());
     let shutdown = Shutdown::on_signals(Some(GRACE))?;
     let lines = match &by {
         By::Running(client) => {
@@ -141,28 +141,49 @@ pub(crate) async fn forward(by: By, forward: Forward, output: Output) -> anyhow:
             Lines::Own(lines, Box::new(forwarding))
         }
     };
-    until_signal(by, lines, output, &shutdown, &to).await
+    until_signal(by, lines, output, &shutdown, (&to, is_udp)).await
 }
 
-/// Returns if all peers are there and refuse.
-async fn refused(by: &By, to: &[(What, PeerId)]) -> anyhow::Result<()> {
+/// Returns if all peers are there and refuse, or offer something that is not for this listener. The listener decides which kind.
+async fn refused(by: &By, to: &[(What, PeerId)], is_udp: bool) -> anyhow::Result<String> {
+    let mut problems = Vec::new();
     for (what, peer) in to {
         let found = match by {
             By::Running(client) => client.services(*peer).await?,
             By::Own(own) => Found::from(own.handle.hub().list(*peer).await),
         };
-        let offers = |services: &[Listed]| match what {
-            What::Service(name) => services.iter().any(|listed| listed.name == name.as_str()),
-            What::Raw(_) => true,
+        if let Found::Unreachable(reason) = &found {
+            // If stderr is closed, there is nowhere to report it.
+            let _ = writeln!(
+                io::stderr(),
+                "note: {peer} cannot be reached now: {reason}; each client tries again"
+            );
+        }
+        let problem = match (&found, what) {
+            (Found::Services(services), What::Service(name)) => {
+                let mut named = services
+                    .iter()
+                    .filter(|listed| listed.name == name.as_str());
+                match named.next().map(|listed| listed.kind == "udp") {
+                    None => Some("the peer has no such service for this node"),
+                    Some(true) if !is_udp => Some("it takes datagrams; listen on udp://"),
+                    Some(false) if is_udp => {
+                        Some("it takes no datagrams; listen on tcp:// or unix://")
+                    }
+                    Some(_) => None,
+                }
+            }
+            // One that cannot be reached now may be there later.
+            (_, What::Raw(_)) | (Found::Unreachable(_) | Found::NoAnswer(_), _) => None,
         };
-        // One that cannot be reached now may be there later.
-        if !matches!(&found, Found::Services(services) if !offers(services)) {
-            return std::future::pending().await;
+        match problem {
+            Some(problem) => problems.push(format!("{what}@{peer}: {problem}")),
+            None => return std::future::pending().await,
         }
     }
-    match to.is_empty() {
+    match problems.is_empty() {
         true => std::future::pending().await,
-        false => Ok(()),
+        false => Ok(problems.join("\np2pnode: ")),
     }
 }
 
@@ -171,10 +192,10 @@ async fn until_signal(
     mut lines: Lines,
     mut output: Output,
     shutdown: &Shutdown,
-    to: &[(What, PeerId)],
+    (to, is_udp): (&[(What, PeerId)], bool),
 ) -> anyhow::Result<Exit> {
     let mut redraw = tokio::time::interval(output.interval());
-    let mut refused = Box::pin(refused(&by, to));
+    let mut refused = Box::pin(refused(&by, to, is_udp));
     let exit = loop {
         tokio::select! {
             line = lines.next() => match line? {
@@ -183,10 +204,8 @@ async fn until_signal(
             },
             _ = redraw.tick() => output.progress()?,
             refused = &mut refused => {
-                refused?;
-                let to: Vec<_> = to.iter().map(|(what, peer)| format!("{what}@{peer}")).collect();
                 // If stderr is closed, there is nowhere to report it.
-                let _ = writeln!(io::stderr(), "p2pnode: {}: the peer has no such service for this node", to.join(", "));
+                let _ = writeln!(io::stderr(), "p2pnode: {}", refused?);
                 break Exit::Refused;
             }
             _ = shutdown.signalled() => break Exit::Success,
@@ -210,7 +229,10 @@ pub(crate) async fn connect(
 ) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals(Some(GRACE))?;
     let What::Service(service) = what else {
-        bail!("{what} is a raw protocol: `connect` reaches services by name");
+        return Err(p2pnode_daemon::exit::Usage(format!(
+            "{what} is a raw protocol, and `connect` reaches services by name; bring it here with `p2pnode forward {what}@{peer} --listen unix:///PATH`"
+        ))
+        .into());
     };
     let (mut lines, socket) = match &by {
         By::Running(client) => {

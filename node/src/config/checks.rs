@@ -1,5 +1,7 @@
 //! Contradictions: values that are valid alone and invalid together.
 
+use std::net::SocketAddr;
+
 use p2pnode_daemon::config::Reader;
 use p2pnode_protocol::addr::Endpoint;
 use p2pnode_transports::{Family, Transport};
@@ -74,14 +76,18 @@ fn services(reader: &mut Reader<'_>, config: &Config) {
     });
     let socks = config.services.socks.map(|at| ("socks.listen", None, at));
     for (key, index, socket) in listens.chain(socks) {
-        if config.dial.shared_range.contains(socket.port()) {
-            let problem = format!(
-                "{socket} is in the dial range {}, whose ports are for dialing and punching; listen on a port outside it",
-                config.dial.shared_range
-            );
+        if let Some(problem) = in_dial_range(socket, &config.dial) {
             reader.contradiction(key, index, problem);
         }
     }
+}
+
+/// What is wrong with a listener in the dial range.
+pub(crate) fn in_dial_range(socket: SocketAddr, dial: &Dial) -> Option<String> {
+    let range = &dial.shared_range;
+    range.contains(socket.port()).then(|| {
+        format!("{socket} is in the dial range {range}, whose ports are for dialing and punching; listen on a port outside it")
+    })
 }
 
 /// Settings of a punch that leave nothing of each other.

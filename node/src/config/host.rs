@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 /// The addresses of the network namespace of this process. Empty if the kernel does not list them.
-pub(super) fn own_ip4() -> Vec<IpAddr> {
+pub(crate) fn own_ip4() -> Vec<IpAddr> {
     let trie = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
     local(&trie).map(IpAddr::from).collect()
 }

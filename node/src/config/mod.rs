@@ -29,6 +29,8 @@ use p2pnode_daemon::{
 use p2pnode_services::config::Services;
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 
+pub(crate) use checks::in_dial_range;
+pub(crate) use host::own_ip4;
 pub(crate) use keys::Purpose;
 pub(crate) use mapping::{Dns, Expose, MappingMode, Mappings, PUNCH, Publish};
 pub(crate) use punch::{AdvertiseTemplate, PunchFilter};

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use super::{ForwardRequest, Found, MapRequest, ServeRequest, parse_peer};
 use crate::{
     Handle,
+    config::own_ip4,
     services::{Goal, Report, reports},
 };
 
@@ -39,7 +40,7 @@ pub(super) async fn serve(
         udp_idle: None,
     };
     let name = asked.name.parse().map_err(bad)?;
-    let service = config::service(name, raw, &Peers::new(), &[]).map_err(faults)?;
+    let service = config::service(name, raw, &Peers::new(), &own_ip4()).map_err(faults)?;
     let (sink, lines) = reports();
     let serving = Report::serving(&service, handle.peer_id());
     let offered = handle

@@ -17,6 +17,9 @@ use p2pnode_services::{
 /// How much of a body is allocated before anything of it has come: a remote cannot make this side hold much by headers alone.
 const FIRST: usize = 8 << 10;
 
+/// How much is read at once where a frame begins: each read takes the lock of the connection, and most frames are short.
+const AHEAD: usize = 4 << 10;
+
 /// Payloads up to this length are copied behind their headers: a write costs more than the copy.
 const COPIED: usize = 2 << 10;
 
@@ -30,6 +33,8 @@ pub(super) struct Carrier {
     /// The connection that it is on.
     pub(super) connection: ConnectionId,
     stream: Stream,
+    /// What was read behind the last frame. Nothing is allocated for it while the stream is idle.
+    ahead: Bytes,
     input: Input,
     out: BytesMut,
     payload: Bytes,
@@ -40,7 +45,7 @@ pub(super) struct Carrier {
 
 #[derive(Debug)]
 enum Input {
-    Header([u8; HEADER], usize),
+    Header,
     Body(Header, Vec<u8>, usize),
 }
 
@@ -51,7 +56,8 @@ impl Carrier {
             id,
             connection,
             stream,
-            input: Input::Header([0; HEADER], 0),
+            ahead: Bytes::new(),
+            input: Input::Header,
             out: BytesMut::new(),
             payload: Bytes::new(),
             // The proposal of the protocol may wait in it.
@@ -65,16 +71,21 @@ impl Carrier {
         loop {
             let mut stream = Pin::new(&mut self.stream);
             match &mut self.input {
-                Input::Header(bytes, have) => {
-                    let read = ready!(stream.as_mut().poll_read(cx, &mut bytes[*have..]))?;
-                    match (read, *have) {
-                        (0, 0) => return Poll::Ready(Ok(None)),
-                        (0, _) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                        _ => *have += read,
-                    }
-                    if *have == HEADER {
-                        let header = Header::parse(*bytes).map_err(invalid)?;
-                        self.input = Input::Body(header, vec![0; header.length().min(FIRST)], 0);
+                Input::Header if self.ahead.len() >= HEADER => {
+                    let mut header = [0; HEADER];
+                    self.ahead.copy_to_slice(&mut header);
+                    let header = Header::parse(header).map_err(invalid)?;
+                    self.input = Input::Body(header, vec![0; header.length().min(FIRST)], 0);
+                }
+                Input::Header => {
+                    let mut bytes = [0; AHEAD];
+                    match ready!(stream.as_mut().poll_read(cx, &mut bytes))? {
+                        0 if self.ahead.is_empty() => return Poll::Ready(Ok(None)),
+                        0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                        read => {
+                            let all = [&self.ahead[..], &bytes[..read]].concat();
+                            self.ahead = Bytes::from(all);
+                        }
                     }
                 }
                 Input::Body(header, bytes, have) => {
@@ -84,15 +95,25 @@ impl Carrier {
                             bytes.reserve_exact(length - *have);
                             bytes.resize(length, 0);
                         }
-                        match ready!(stream.as_mut().poll_read(cx, &mut bytes[*have..]))? {
-                            0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                            read => *have += read,
+                        let room = &mut bytes[*have..];
+                        if self.ahead.is_empty() {
+                            match ready!(stream.as_mut().poll_read(cx, room))? {
+                                0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                                read => *have += read,
+                            }
+                        } else {
+                            let taken = room.len().min(self.ahead.len());
+                            self.ahead.copy_to_slice(&mut room[..taken]);
+                            *have += taken;
                         }
                         continue;
                     }
+                    if self.ahead.is_empty() {
+                        self.ahead = Bytes::new();
+                    }
                     let body = Bytes::from(std::mem::take(bytes));
                     let frame = header.body(body).map_err(invalid);
-                    self.input = Input::Header([0; HEADER], 0);
+                    self.input = Input::Header;
                     return Poll::Ready(frame.map(Some));
                 }
             }

@@ -144,6 +144,12 @@ impl Hub {
             listen: forward.listen.clone(),
             source,
         };
+        if let (Some(at), Some(ports)) = (forward.listen.socket(), self.ports())
+            && ports.range().contains(at.port())
+        {
+            let reason = format!("the port is in the dial range {}", ports.range());
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+        }
         let number = self.number();
         let (listener, listen) = match forward.listen.socket() {
             Some(at) if forward.listen.is_udp() => {

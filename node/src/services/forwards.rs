@@ -86,6 +86,9 @@ fn remedy(error: &io::Error) -> &'static str {
             "ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket a directory that this user may write: choose another address"
         }
         io::ErrorKind::AddrNotAvailable => "this host has no such address",
+        io::ErrorKind::InvalidInput => {
+            "its ports are for dialing and punching: choose a port outside it"
+        }
         io::ErrorKind::NotFound => "make its directory first",
         io::ErrorKind::AlreadyExists => {
             "a file that is no socket is there: move it away, or choose another path"

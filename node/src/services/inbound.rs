@@ -39,8 +39,14 @@ impl Hub {
             let mut carrier = Carrier::new(hub.stream_id(), connection, stream);
             match timeout(FIRST_FRAME, carrier.frame()).await {
                 Ok(Ok(Some(first))) => hub.handle_first_frame(peer, carrier, first).await,
-                Ok(Ok(None)) | Err(_) => {}
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "a stream without a first frame"),
+                Ok(Ok(None)) => {}
+                Err(_) => hub.metrics().violation("silent"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%peer, %error, "a stream without a first frame");
+                    if error.kind() == std::io::ErrorKind::InvalidData {
+                        hub.metrics().violation("frame");
+                    }
+                }
             }
         });
     }
@@ -95,6 +101,12 @@ impl Hub {
                 Some((carrier, std::iter::once(answer).chain(offers).collect()))
             }
             (Verdict::Answer(answer), first) => {
+                match (&answer, &first) {
+                    (Frame::Refuse(_), Frame::Resume(_)) => self.metrics().violation("resume"),
+                    (Frame::Refuse(_), Frame::Open(_)) => {}
+                    (Frame::Refuse(_), _) => self.metrics().violation("order"),
+                    _ => {}
+                }
                 if let Frame::Refuse(_) = answer {
                     self.count_refusal(&state.offers, &first);
                 }

@@ -119,14 +119,8 @@ impl Hub {
         let key = key(peer, Role::Forward);
         let client = socket.addresses().map(|(client, _)| client);
         let other = OTHER.parse().expect("it is a name");
-        let running = Arc::new(Running::new(
-            key,
-            other,
-            client,
-            forward,
-            sink,
-            self.metrics(),
-        ));
+        let running = Running::new(key, other, client, forward, sink, self.metrics());
+        let running = Arc::new(running.over(protocol.clone()));
         self.state().running.insert(key, Arc::clone(&running));
         let wish = self.wish(peer);
         let opened = timeout(patience, self.open_raw(protocol, peer)).await;

@@ -119,7 +119,7 @@ fn session_report(running: &Running, state: State, reason: Option<String>) -> Se
         state,
         session: running.key.session.to_string(),
         role: role(running.key.role).to_owned(),
-        service: running.service.to_string(),
+        service: running.what(),
         peer: running.key.peer,
         client: running.client,
         kind: on.map(|on| on.kind),

@@ -12,7 +12,7 @@ use std::{
 use futures::task::AtomicWaker;
 use libp2p::swarm::ConnectionId;
 use p2pnode_services::{
-    config::ServiceName,
+    config::{RawProtocol, ServiceName},
     core::sessions::Key,
     wire::{Frame, ResetReason},
 };
@@ -34,7 +34,10 @@ const MOST_ATTACHED: usize = 4;
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) key: Key,
+    /// What it counts under in metrics.
     pub(super) service: ServiceName,
+    /// The protocol of a raw stream that this node opens: it names no service.
+    pub(super) protocol: Option<RawProtocol>,
     /// The client, as its forward sees it.
     pub(super) client: Option<SocketAddr>,
     /// Bytes that came from the peer and are with the local socket.
@@ -86,6 +89,7 @@ impl Running {
         Self {
             key,
             service,
+            protocol: None,
             client,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -97,6 +101,20 @@ impl Running {
             mail: Mutex::new(Mail::default()),
             waker: AtomicWaker::new(),
         }
+    }
+
+    /// A raw stream of this protocol.
+    pub(super) fn over(self, protocol: RawProtocol) -> Self {
+        Self {
+            protocol: Some(protocol),
+            ..self
+        }
+    }
+
+    /// What it reaches, as it is named in reports.
+    pub(super) fn what(&self) -> String {
+        let protocol = self.protocol.as_ref().map(ToString::to_string);
+        protocol.unwrap_or_else(|| self.service.to_string())
     }
 
     /// Leaves something for the task.

@@ -84,7 +84,7 @@ impl Hub {
                 SessionStatus {
                     session: running.key.session.to_string(),
                     role: role(running.key.role).to_owned(),
-                    service: running.service.to_string(),
+                    service: running.what(),
                     peer: running.key.peer,
                     client: running.client,
                     kind: on.map(|on| on.kind),

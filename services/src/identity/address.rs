@@ -124,23 +124,26 @@ impl Addresses {
             number = (number + 1) & MASK;
         }
     }
+}
 
-    /// As a hosts file (hosts(5)). `PEER.p2p` is the first name, PEER a name of `names` or the peer id as a CID in base 36.
-    #[must_use]
-    pub fn hosts(&self, names: &Peers) -> String {
-        let mut hosts = String::new();
-        for (address, peer) in self.iter() {
-            let named = names.iter().filter(|(_, id)| **id == peer);
-            let named = named.map(|(name, _)| name.to_ascii_lowercase());
-            let all: Vec<_> = named
-                .chain([addr::base36(&peer)])
-                .map(|name| format!("{name}.p2p"))
-                .collect();
-            // Writing to a string does not fail.
-            let _ = writeln!(hosts, "{address}\t{}\t# {peer}", all.join(" "));
-        }
-        hosts
+/// Addresses that stand for peers, as a hosts file (hosts(5)). `PEER.p2p` is the first name, PEER a name of `names` or the peer id as
+/// a CID in base 36.
+pub fn hosts(
+    addresses: impl IntoIterator<Item = (impl std::fmt::Display, PeerId)>,
+    names: &Peers,
+) -> String {
+    let mut hosts = String::new();
+    for (address, peer) in addresses {
+        let named = names.iter().filter(|(_, id)| **id == peer);
+        let named = named.map(|(name, _)| name.to_ascii_lowercase());
+        let all: Vec<_> = named
+            .chain([addr::base36(&peer)])
+            .map(|name| format!("{name}.p2p"))
+            .collect();
+        // Writing to a string does not fail.
+        let _ = writeln!(hosts, "{address}\t{}\t# {peer}", all.join(" "));
     }
+    hosts
 }
 
 /// The last bits of a peer id are those of a key or of a hash: evenly spread. Who makes keys until these bits are another peer's
@@ -256,7 +259,7 @@ mod tests {
         let names = [("West".to_owned(), peer)].into();
         let id = addr::base36(&peer);
         assert_eq!(
-            addresses.hosts(&names),
+            hosts(addresses.iter(), &names),
             format!("{address}\twest.p2p {id}.p2p\t# {peer}\n")
         );
         assert!(id.len() <= 63 && addr::peer_id(&id).unwrap() == peer);

@@ -205,6 +205,8 @@ fn in_lab(words: &[String], env: &[(&str, PathBuf)]) -> Result<Report> {
     serde_json::from_str(&text).context("the report from the lab")
 }
 
+pub(crate) use forward::hold_connections;
+
 /// The process that [`in_lab`] starts, after it has entered the sandbox.
 pub(crate) fn run_in_lab(words: &[String], report: &Path) -> Result<ExitCode> {
     let measured = named(words)?.measure_in_lab()?;

@@ -133,6 +133,13 @@ pub(super) fn iroh() -> Result<Named> {
     peer("IROH_PEER_BIN", "iroh-peer")
 }
 
+/// Raises the limit of open files as far as this process may. Returns how many there may be.
+pub(crate) fn all_descriptors() -> Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("limit of open files")?;
+    Ok(hard)
+}
+
 pub(super) fn provide_descriptors(needed: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("limit of open files")?;
     ensure!(

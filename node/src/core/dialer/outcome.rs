@@ -113,7 +113,7 @@ impl Dialer {
         }
         reasons.dedup();
         if reasons.is_empty() {
-            return "no relay and no address of it is known: give --relay or --addr, or set discovery.dns or discovery.mdns"
+            return "no relay and no address of it is known: give --relay, or set peers.NAME.addrs, discovery.dns or discovery.mdns"
                 .to_owned();
         }
         reasons.join("; ")

@@ -159,6 +159,16 @@ fn sessions(metrics: &Metrics) {
             .moved(KINDS[place], KINDS[(place + 1) % 3], outcome, None);
     }
     metrics.sessions.moved(None, None, "lost", None);
+    for kind in [
+        "offset",
+        "confirmation",
+        "order",
+        "frame",
+        "resume",
+        "silent",
+    ] {
+        metrics.sessions.violation(kind);
+    }
 }
 
 fn nat(metrics: &Metrics) {

@@ -34,6 +34,7 @@ pub(crate) struct SessionMetrics {
     bytes: Family<ByteLabels, Bytes>,
     moves: Family<MoveLabels, Counter>,
     pause: Histogram,
+    violations: Family<ViolationLabels, Counter>,
     names: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -65,6 +66,11 @@ struct MoveLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ViolationLabels {
+    kind: &'static str,
+}
+
 impl Default for SessionMetrics {
     fn default() -> Self {
         Self {
@@ -73,6 +79,7 @@ impl Default for SessionMetrics {
             bytes: Family::default(),
             moves: Family::default(),
             pause: Histogram::new(PAUSES),
+            violations: Family::default(),
             names: Arc::default(),
         }
     }
@@ -106,6 +113,27 @@ impl SessionMetrics {
             Unit::Seconds,
             self.pause.clone(),
         );
+        registry.register(
+            "p2pnode_session_violations",
+            "What peers did on streams of services that they may not. offset: data where none can be. confirmation: of what was never \
+             sent. order: a frame out of place. frame: an invalid one. resume: of a session that this node does not know as the peer's, \
+             as after a restart. silent: no first frame",
+            self.violations.clone(),
+        );
+    }
+
+    /// A peer broke the protocol.
+    pub(crate) fn violation(&self, kind: &'static str) {
+        self.violations
+            .get_or_create(&ViolationLabels { kind })
+            .inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn violations(&self, kind: &'static str) -> u64 {
+        self.violations
+            .get_or_create(&ViolationLabels { kind })
+            .get()
     }
 
     /// The counters of bytes of a service: in, out.

@@ -321,6 +321,11 @@ impl Driver {
             }
             Event::Closed(end) => {
                 self.end = Some(end);
+                if let Some(violation) = self.session.violation() {
+                    let (peer, session) = (self.running.key.peer, self.running.key.session);
+                    tracing::info!(%peer, %session, %violation, "a peer broke the protocol of services");
+                    self.hub.metrics().violation(violation.kind());
+                }
                 let state = match matches!(end, End::Refused(_)) {
                     true => State::Refused,
                     false => State::Closed,

@@ -102,6 +102,7 @@ impl Driver {
             Some(error) if is_refusal(&error) => return self.unsupported(id),
             Some(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::info!(peer = %self.running.key.peer, %session, %error, "a peer broke the protocol of services");
+                self.hub.metrics().violation("frame");
                 self.session.handle_reset(ResetReason::Violation, now);
             }
             Some(error) => tracing::debug!(%session, %error, "a stream broke"),

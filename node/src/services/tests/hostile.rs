@@ -118,7 +118,12 @@ async fn a_peer_that_breaks_the_protocol_is_reset_refused_and_bounded_while_othe
     breaks_frames(&mut hostile, &mut honest).await;
     resumes_of_others(&mut hostile, &a, b_id).await;
     honest.is_served().await;
+    let counted = |kind| a.handle().hub().metrics().violations(kind);
+    let kinds = ["offset", "confirmation", "order", "resume"];
+    // The malformed first frame is out of place as well.
+    assert_eq!(kinds.map(counted), [3, 2, 2, 2]);
     breaks_lengths(&hostile, &mut honest).await;
+    assert!(counted("frame") > 0);
     floods(&mut hostile, &a, &mut honest).await;
     for node in [a, b, c] {
         node.stop().await.unwrap();

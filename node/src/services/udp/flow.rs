@@ -133,6 +133,9 @@ impl Task {
         for carrier in self.carriers.drain(..) {
             finish(carrier, None);
         }
+        if matches!(end, End::Violation) {
+            self.hub.metrics().violation("order");
+        }
         let end = match end {
             End::Idle => SessionEnd::Completed,
             End::Refused(refusal) => SessionEnd::Refused(refusal),
@@ -345,6 +348,7 @@ impl Task {
             }
             Some(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::info!(peer = %key.peer, %error, "a peer broke the protocol of services");
+                self.hub.metrics().violation("frame");
                 self.reset = Some(ResetReason::Violation);
                 self.hub.flows(|state| state.flows.handle_reset(key));
             }

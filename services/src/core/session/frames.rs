@@ -50,7 +50,7 @@ impl Session {
                 Ok(())
             }
             Frame::Skipped(_) => Ok(()),
-            _ => Err(Violation("sends data before it accepts")),
+            _ => Err(Violation::Order("sends data before it accepts")),
         }
     }
 
@@ -102,10 +102,10 @@ impl Session {
             Frame::Done => self.done(index),
             Frame::Skipped(_) => Ok(()),
             Frame::Open(_) | Frame::Resume(_) | Frame::Accept(_) | Frame::Refuse(_) => {
-                Err(Violation("begins a stream twice"))
+                Err(Violation::Order("begins a stream twice"))
             }
             Frame::Hello(_) | Frame::Offer(_) | Frame::Datagram(_) => {
-                Err(Violation("sends what no session carries"))
+                Err(Violation::Order("sends what no session carries"))
             }
         }
     }
@@ -113,7 +113,7 @@ impl Session {
     /// The opener has everything, and it knows that this side has.
     fn done(&mut self, index: usize) -> Result<(), Violation> {
         if !self.incoming.is_finished() || !self.outgoing.is_sent() {
-            return Err(Violation("is done before its time"));
+            return Err(Violation::Order("is done before its time"));
         }
         self.streams[index].out.clear();
         self.streams[index].out.push_back(Frame::Done);

@@ -91,10 +91,10 @@ impl Incoming {
     ) -> Result<(), Violation> {
         let end = offset + bytes.len() as u64;
         if end > self.promised {
-            return Err(Violation("sends beyond the limit"));
+            return Err(Violation::Offset("sends beyond the limit"));
         }
         if self.end.is_some_and(|last| end > last) {
-            return Err(Violation("sends behind its end"));
+            return Err(Violation::Offset("sends behind its end"));
         }
         if end <= self.received {
             return Ok(());
@@ -129,7 +129,7 @@ impl Incoming {
     pub(super) fn receive_end(&mut self, offset: u64, is_left: bool) -> Result<(), Violation> {
         match self.end {
             Some(end) if end == offset => return Ok(()),
-            Some(_) => return Err(Violation("ends twice")),
+            Some(_) => return Err(Violation::Offset("ends twice")),
             None if self.discards => return Ok(()),
             None => {}
         }
@@ -137,7 +137,7 @@ impl Incoming {
             return self.missing(is_left);
         }
         if offset < self.received {
-            return Err(Violation("ends before what it has sent"));
+            return Err(Violation::Offset("ends before what it has sent"));
         }
         self.end = Some(offset);
         self.received += 1;
@@ -147,7 +147,7 @@ impl Incoming {
     fn missing(&self, is_left: bool) -> Result<(), Violation> {
         match is_left || self.gap != Gap::No {
             true => Ok(()),
-            false => Err(Violation("leaves a gap")),
+            false => Err(Violation::Offset("leaves a gap")),
         }
     }
 

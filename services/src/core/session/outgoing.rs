@@ -103,7 +103,7 @@ impl Outgoing {
     /// The peer has delivered all below `delivered`.
     pub(super) fn confirm(&mut self, delivered: u64, share: &mut Share) -> Result<(), Violation> {
         if delivered > self.sent {
-            return Err(Violation("confirms what was never sent"));
+            return Err(Violation::Confirmation("confirms what was never sent"));
         }
         while self.confirmed < delivered.min(self.end) {
             let Some(first) = self.pieces.front_mut() else {
@@ -139,7 +139,7 @@ impl Outgoing {
     /// The peer has received all below `from`: what follows is sent again, up to `limit`.
     pub(super) fn rewind(&mut self, from: u64, limit: u64) -> Result<(), Violation> {
         if from > self.sent {
-            return Err(Violation("asks for what was never sent"));
+            return Err(Violation::Confirmation("asks for what was never sent"));
         }
         // A confirmation on the earlier stream may have overtaken the question.
         let from = from.max(self.confirmed);

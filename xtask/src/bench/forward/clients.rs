@@ -2,7 +2,8 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -10,6 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use p2pnode_tests::host::Host;
+
+use crate::bench::programs::all_descriptors;
 
 /// What a request and its answer have.
 const KIB: usize = 1 << 10;
@@ -22,6 +25,8 @@ pub(super) const SINK: u16 = 7001;
 pub(super) const ECHO: u16 = 7002;
 pub(super) const IDLE: u16 = 7003;
 pub(super) const UDP: u16 = 7004;
+pub(super) const PACED: u16 = 7005;
+const NEAR: u16 = 7006;
 
 pub(super) fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -48,8 +53,9 @@ pub(super) fn targets(host: &Host) -> Result<()> {
             }
         }
     })?;
-    let idle = bind(host, IDLE)?;
-    thread::spawn(move || idle.incoming().collect::<Vec<_>>());
+    let near = (Ipv4Addr::UNSPECIFIED, NEAR);
+    let near = host.device.run_sync(move || Ok(TcpListener::bind(near)?))?;
+    thread::spawn(move || near.incoming().for_each(drop));
     let udp = host.device.run_sync(|| Ok(UdpSocket::bind(local(UDP))?))?;
     thread::spawn(move || {
         let mut bytes = [0; 2048];
@@ -59,6 +65,61 @@ pub(super) fn targets(host: &Host) -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// Accepts connections and holds them.
+pub(crate) fn hold_connections(port: u16) -> Result<ExitCode> {
+    all_descriptors()?;
+    let listener = TcpListener::bind(local(port))?;
+    println!("listening");
+    let held: Vec<_> = listener.incoming().collect();
+    drop(held);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a second of 100 Mbit/s is, and how long it is sent.
+const DATAGRAM: usize = 1_200;
+const EACH_SECOND: u32 = 10_417;
+const SENT: Duration = Duration::from_secs(4);
+
+/// Datagrams at 100 Mbit/s from `from` by way of `to` to the receiver in `host`: the share that arrives, and the 99th percentile of
+/// the milliseconds that one takes.
+pub(super) fn paced(from: &Host, to: SocketAddr, host: &Host) -> Result<[f64; 2]> {
+    let bind = |at: SocketAddr| move || Ok(UdpSocket::bind(at)?);
+    let any = |port| (Ipv4Addr::UNSPECIFIED, port).into();
+    let receiver = host.device.run_sync(bind(any(PACED)))?;
+    receiver.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let sender = from.device.run_sync(bind(any(0)))?;
+    sender.connect(to)?;
+    // A flow is open before.
+    let begin = Instant::now();
+    while receiver.recv(&mut [0; DATAGRAM]).is_err() {
+        ensure!(begin.elapsed() < PATIENCE, "no datagram arrives");
+        sender.send(&[0; DATAGRAM])?;
+    }
+    let begin = Instant::now();
+    let receives = thread::spawn(move || {
+        let (mut took, mut bytes) = (Vec::new(), [0; DATAGRAM]);
+        while receiver.recv(&mut bytes).is_ok() {
+            let sent = bytes[..16].try_into().map_or(0, u128::from_be_bytes);
+            if sent > 0 {
+                took.push((begin.elapsed().as_nanos() - sent) as f64 / 1e6);
+            }
+        }
+        anyhow::Ok(took)
+    });
+    let (mut sent, mut bytes) = (0_u32, [7; DATAGRAM]);
+    while begin.elapsed() < SENT {
+        let due = Duration::from_secs(1) / EACH_SECOND * sent;
+        thread::sleep(due.saturating_sub(begin.elapsed()));
+        bytes[..16].copy_from_slice(&begin.elapsed().as_nanos().to_be_bytes());
+        // A full queue of the host is a loss as well.
+        let _ = sender.send(&bytes);
+        sent += 1;
+    }
+    let took = join(vec![receives])?.concat();
+    let share = 100.0 * took.len() as f64 / f64::from(sent);
+    Ok([share, p99(took)?])
 }
 
 fn bind(host: &Host, port: u16) -> Result<TcpListener> {
@@ -78,6 +139,14 @@ fn listen(
         }
     });
     Ok(())
+}
+
+/// Milliseconds that a bare connect to the host of the targets takes: a round trip of the path.
+pub(super) fn round_trip(host: &Host, to: IpAddr) -> Result<f64> {
+    let begin = Instant::now();
+    let connect = move || Ok(TcpStream::connect((to, NEAR))?);
+    host.device.run_sync(connect)?;
+    Ok(begin.elapsed().as_secs_f64() * 1e3)
 }
 
 fn connect(host: &Host, port: u16) -> Result<TcpStream> {

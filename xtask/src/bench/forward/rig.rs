@@ -14,7 +14,7 @@ use p2pnode_tests::{
     usage,
 };
 
-use super::clients::{ECHO, IDLE, SINK, UDP};
+use super::clients::{ECHO, IDLE, PACED, SINK, UDP};
 
 /// What a forward has besides the port of its target.
 const OURS: u16 = 100;
@@ -53,7 +53,8 @@ impl Forwards {
         Ok([from?, to?])
     }
 
-    pub(super) async fn ours(from: &Host, to: &Host) -> Result<Self> {
+    /// `congestion` is that of QUIC.
+    pub(super) async fn ours(from: &Host, to: &Host, congestion: &str) -> Result<Self> {
         let p2pnode = &bins()?.p2pnode;
         let mut ids = Vec::new();
         for (host, name) in [(from, "from"), (to, "to")] {
@@ -63,7 +64,7 @@ impl Forwards {
         }
         let at = format!("/ip4/{}/udp/4001/quic-v1", to.ip(false)?);
         let dial = format!(
-            "dial: {{ port_range: {} }}\nreservations: 0\nsessions: {{ memory: 512MiB }}\n",
+            "dial: {{ port_range: {}, congestion: {congestion} }}\nreservations: 0\nsessions: {{ memory: 512MiB }}\n",
             range(&RANGE)
         );
         let services = [
@@ -71,6 +72,7 @@ impl Forwards {
             ("echo", "tcp", ECHO),
             ("idle", "tcp", IDLE),
             ("flows", "udp", UDP),
+            ("paced", "udp", PACED),
         ];
         let offers = services.map(|(name, kind, port)| {
             format!(
@@ -107,6 +109,17 @@ impl Forwards {
             processes,
             offset: OURS,
         })
+    }
+
+    /// What holds idle connections at `host`.
+    pub(super) async fn holds(host: &Host) -> Result<Process> {
+        let this = std::env::current_exe().context("path of this executable")?;
+        let launch = Launch::new("holds", this).args(["hold-connections", &IDLE.to_string()]);
+        let process = launch.on(host)?;
+        process
+            .first("its port", 0, |event| event.line == "listening")
+            .await?;
+        Ok(process)
     }
 
     pub(super) async fn ssh(from: &Host, to: &Host) -> Result<Self> {
