@@ -2,7 +2,7 @@
 //! one of its addresses is reached from outside.
 //!
 //! 1. The peer sends a [`Request`]: addresses, the best first, and a nonce.
-//! 2. The relay dials the first address that it is willing to dial, from a port that it uses for nothing else, and sends the nonce
+//! 2. The relay dials the first address that it is willing to dial, from a port that it uses for nothing else. It sends the nonce
 //!    back on that connection ([`DialBack`]).
 //! 3. It answers with a [`Response`]: which address it was, and how far the dial came.
 //!

@@ -1,8 +1,8 @@
 //! Dials peers back, each time with a key and from a port that are used for nothing else.
 //!
-//! The dial has a swarm of its own: the peer is reached or not, and the relay's own connections, limits and circuits know nothing
-//! of it. libp2p's implementation has one swarm for all, and dials addresses of other hosts in exchange for data; this one dials
-//! nothing but the address at which the relay sees the peer.
+//! Each dial has a swarm of its own, so the relay's connections, limits and circuits know nothing of it. libp2p's implementation has
+//! one swarm for all, and dials addresses of other hosts in exchange for data. This one dials nothing but the address at which the
+//! relay sees the peer.
 
 use std::{io, sync::Arc, time::Duration};
 

@@ -303,6 +303,8 @@ fn lifetime(path: &PathFacts) -> Option<Check> {
 }
 
 fn nat64(facts: &Facts) -> Check {
+    let answers = |leg: &Leg| leg.family == Family::Ip4 && leg.answer.is_there();
+    let has_ip4 = legs(facts).any(answers);
     let (status, text) = match facts.nat64 {
         Nat64::None => (Status::Ok, "no: the resolver is no DNS64".to_owned()),
         Nat64::Prefix(prefix) => (
@@ -311,6 +313,7 @@ fn nat64(facts: &Facts) -> Check {
                 "yes, {prefix}: give relays that have IPv4 alone by name, and they are reached over IPv6"
             ),
         ),
+        Nat64::Unknown if has_ip4 => (Status::Ok, "not needed: IPv4 gets out".to_owned()),
         Nat64::Unknown => (
             Status::Unknown,
             "unknown: no resolver of /etc/resolv.conf answers; it takes one that does".to_owned(),

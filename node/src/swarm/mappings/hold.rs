@@ -1,4 +1,4 @@
-//! Keeps what a NAT gives to a port: STUN from the port itself to a relay, over UDP or on a TCP connection that stays open.
+//! Keeps what a NAT gives to a port, by STUN from the port itself: over UDP, or on a TCP connection that stays open.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -6,8 +6,8 @@ use p2pnode_protocol::{addr, autonat::Request, probe::LOWEST_PORT};
 use super::RelayState;
 
 impl RelayState {
-    /// A peer asks on this connection to be dialed. Which of its addresses is dialed: the first at the address that the connection
-    /// comes from, so that nobody else can be made to receive anything.
+    /// A peer asks on this connection to be dialed. Returns which of its addresses is dialed, and its place: the first one with the IP
+    /// that the connection comes from. So nobody else can be made to receive anything.
     pub fn dial_back(
         &self,
         peer: PeerId,

@@ -93,7 +93,11 @@ fn a_dns64_is_named_by_its_prefix() {
         text(&assess(&facts), Id::Nat64)
     };
     assert_eq!(of(Nat64::None).0, Status::Ok);
-    assert_eq!(of(Nat64::Unknown).0, Status::Unknown);
+    assert_eq!(of(Nat64::Unknown).0, Status::Ok, "IPv4 gets out");
+    let mut without = facts(vec![LAB[3].1.path(2)]);
+    without.nat64 = Nat64::Unknown;
+    without.relays[0].legs[0].family = Family::Ip6;
+    assert_eq!(text(&assess(&without), Id::Nat64).0, Status::Unknown);
     let mut answer = p2pnode_protocol::dns64::question(7);
     (answer[2], answer[7]) = (0x81, 1);
     answer.extend([0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 60, 0, 16]);
