@@ -87,14 +87,14 @@ mod wire {
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub(super) enum Body {
         #[prost(message, tag = "1")]
-        DialRequest(DialRequest),
+        Request(DialRequest),
         #[prost(message, tag = "2")]
-        DialResponse(DialResponse),
+        Response(DialResponse),
         /// The relay wants data before it dials an address of another host. A p2pnode relay dials none.
         #[prost(message, tag = "3")]
-        DialDataRequest(Empty),
+        DataRequest(Empty),
         #[prost(message, tag = "4")]
-        DialDataResponse(Empty),
+        DataResponse(Empty),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -146,13 +146,13 @@ impl Request {
             addrs: addresses.map(Multiaddr::to_vec).collect(),
             nonce: self.nonce,
         };
-        message(wire::Body::DialRequest(request))
+        message(wire::Body::Request(request))
     }
 
     /// Decodes a message without its length; `None` if it is another one, or malformed.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let Some(wire::Body::DialRequest(request)) = body(bytes) else {
+        let Some(wire::Body::Request(request)) = body(bytes) else {
             return None;
         };
         let addresses = request.addrs.into_iter().take(MAX_ADDRESSES);
@@ -182,7 +182,7 @@ impl Response {
             Self::Rejected => (REJECTED, 0, 0),
             Self::Failed => (0, 0, 0),
         };
-        message(wire::Body::DialResponse(wire::DialResponse {
+        message(wire::Body::Response(wire::DialResponse {
             status,
             addr_idx: u32::try_from(address).unwrap_or(u32::MAX),
             dial_status,
@@ -192,7 +192,7 @@ impl Response {
     /// Decodes a message without its length; `None` if it is another one, or malformed.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let Some(wire::Body::DialResponse(response)) = body(bytes) else {
+        let Some(wire::Body::Response(response)) = body(bytes) else {
             return None;
         };
         let outcome = match response.dial_status {
@@ -331,7 +331,7 @@ mod tests {
             addrs: vec![vec![255; 4]; 100],
             nonce: 1,
         };
-        let read = Request::decode(&message(wire::Body::DialRequest(request))).unwrap();
+        let read = Request::decode(&message(wire::Body::Request(request))).unwrap();
         assert_eq!(read.addresses, vec![None; MAX_ADDRESSES]);
     }
 
