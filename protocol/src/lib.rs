@@ -1,10 +1,12 @@
 //! What p2pnode peers and relays send each other: addresses, messages and their codecs.
 
 pub mod addr;
+pub mod autonat;
 pub mod bucket;
 pub mod circuit;
 pub mod dcutr;
 pub mod directory;
+pub mod dns64;
 pub mod dns_update;
 pub mod draining;
 pub mod exchange;

@@ -2,6 +2,7 @@
 //! proved, and leaves nothing behind.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -25,6 +26,9 @@ lab_tests! {
     a_mapping_that_dies_is_withdrawn_within_30_s: dies();
     after_a_reboot_of_the_router_the_ports_are_mapped_again: reboots();
     behind_a_new_address_of_the_router_the_new_one_is_offered: moves();
+    behind_a_full_cone_that_maps_nothing_on_request_ports_are_held: holds(NatKind::FullCone, "hold");
+    without_an_answer_of_the_router_auto_holds_the_ports: holds(NatKind::FullCone, "auto");
+    behind_a_filter_by_port_what_is_held_is_offered_to_nobody: held_in_vain();
 }
 
 /// What is published has to follow what happens at the router within this time.
@@ -75,6 +79,72 @@ async fn maps(mode: &str, method: &str) -> Result<()> {
         !probe::connects(&stranger, 7002, mapped).await?,
         "{mapped} is open"
     );
+    peer.settle().await?;
+    peer.keeps_range().await
+}
+
+/// Ports that are held, and an exposed one that a stranger reaches.
+async fn holds(kind: NatKind, mode: &str) -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let stranger = lab.public_host("stranger").await?;
+    let peer = Peer::new(&lab, "a", kind).await?;
+    let target = probe::listen(&peer.host, 8000).await?;
+    let config = lab.artifacts().file("a.yaml");
+    let web = "expose: { web: { protocol: tcp, target: \"tcp://127.0.0.1:8000\" } }\n";
+    std::fs::write(&config, web)?;
+    let launch = relay
+        .run("a", &peer.host, &Transport::ALL)?
+        .env("P2PNODE_MAPPINGS_MODE", mode)
+        .arg("--config")
+        .arg(&config);
+    let mut node = launch.reserves(&peer.host).await?;
+    let all = |events: &[Event]| {
+        let verified =
+            |event: &&Event| event.name() == "mapping" && event.text("/state") == "verified";
+        let ports = events.iter().filter(verified);
+        let ports: BTreeSet<String> = ports
+            .map(|event| format!("{} {}", event.text("/protocol"), event.json["port"]))
+            .collect();
+        (ports.len() == 3).then_some(())
+    };
+    node.process.until("three ports", PATIENCE * 2, all).await?;
+    let status = node.control.status().await?;
+    ensure!(
+        mappings(&status).all(|entry| entry["method"] == "hold" && entry["verified"].is_string()),
+        "{status}"
+    );
+    let punch = status["punch_ports"]["tcp/ip4"].as_u64();
+    let exposed = mappings(&status)
+        .find(|entry| entry["protocol"] == "tcp" && entry["port"].as_u64() != punch)
+        .context("the exposed port")?;
+    let at: SocketAddr = exposed["verified"]
+        .as_str()
+        .context("an address")?
+        .parse()?;
+    ensure!(
+        probe::connects(&stranger, 7001, at).await?,
+        "{at} is closed"
+    );
+    target.accept().await?;
+    node.process.terminate()?;
+    ensure!(node.process.exit(PATIENCE).await?.success());
+    peer.settle().await?;
+    peer.keeps_range().await
+}
+
+async fn held_in_vain() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let launch = relay
+        .run("a", &peer.host, &Transport::ALL)?
+        .env("P2PNODE_MAPPINGS_MODE", "hold");
+    let node = launch.reserves(&peer.host).await?;
+    mapping(&node, 0, "udp", "claimed", PATIENCE).await?;
+    mapping(&node, 0, "udp", "lost", FOLLOWS).await?;
+    let verified = |event: &Event| event.name() == "mapping" && event.text("/state") == "verified";
+    ensure!(!node.process.events().iter().any(verified));
     peer.settle().await?;
     peer.keeps_range().await
 }

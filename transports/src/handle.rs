@@ -162,6 +162,21 @@ impl Handle {
         Ok(ClaimedTcp { lease, family })
     }
 
+    /// A TCP connection from the punch port to `remote`, alongside the port's listener. It ends with a reset, so that its 4-tuple is
+    /// free at once.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` without a punch port of that family, and what the system says.
+    pub async fn connect_from_punch(&self, remote: SocketAddr) -> io::Result<TcpStream> {
+        let of = (Transport::Tcp, Family::from(remote.ip()));
+        let port = self.punch_ports().get(&of).copied();
+        let port = port.ok_or(io::ErrorKind::NotConnected)?;
+        let stream = socket::connect(port, remote, Segments::Full).await?;
+        socket::reset_on_close(&stream)?;
+        Ok(stream)
+    }
+
     /// STUN from the punch sockets of QUIC.
     #[must_use]
     pub fn stun(&self) -> &Arc<StunClient> {

@@ -169,7 +169,20 @@ impl Client {
     ///
     /// [`ClientError`].
     pub async fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
-        let bytes = self.in_time(async {
+        self.get_within(target, PATIENCE).await
+    }
+
+    /// The same for an answer that may take longer.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn get_within<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        patience: Duration,
+    ) -> Result<T, ClientError> {
+        let bytes = self.in_time(patience, async {
             let answer = self.send(Method::GET, target, Bytes::new()).await?;
             let answer = Limited::new(answer, ANSWER_LIMIT).collect().await;
             Ok(answer.map_err(|error| self.broken(&error))?.to_bytes())
@@ -189,7 +202,7 @@ impl Client {
     ) -> Result<Lines<T>, ClientError> {
         let body = serde_json::to_vec(request).map_err(|error| self.broken(&error))?;
         let answer = self
-            .in_time(self.send(Method::POST, target, body.into()))
+            .in_time(PATIENCE, self.send(Method::POST, target, body.into()))
             .await?;
         Ok(Lines {
             client: self.clone(),
@@ -201,13 +214,14 @@ impl Client {
 
     async fn in_time<T>(
         &self,
+        patience: Duration,
         answer: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
         let silent = |_| ClientError::Silent {
             owner: self.owner,
             path: self.path.clone(),
         };
-        tokio::time::timeout(PATIENCE, answer)
+        tokio::time::timeout(patience, answer)
             .await
             .map_err(silent)?
     }

@@ -329,6 +329,9 @@ pub struct WhyArgs {
 /// Arguments of `netcheck`.
 #[derive(Debug, Clone, Args)]
 pub struct NetcheckArgs {
+    /// Also measure how long mappings of UDP live, with traffic and without, which takes up to 5 min
+    #[arg(long)]
+    pub lifetime: bool,
     /// Look again every 30 s until interrupted
     #[arg(long)]
     pub watch: bool,

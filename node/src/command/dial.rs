@@ -71,7 +71,7 @@ pub(crate) async fn dial(
                 let mut event = report.context("the event loop ended without a result; please report this with the log")?;
                 if let Event::Result(outcome) = &mut event
                     && is_worth_a_look(outcome.outcome, any_connection)
-                    && let Ok(report) = node.handle.netcheck().await
+                    && let Ok(report) = node.handle.netcheck(false).await
                 {
                     outcome.finding = report.finding(outcome).or(outcome.finding.take());
                 }

@@ -10,7 +10,7 @@ use super::services::{By, GRACE};
 use crate::{
     config::Expose,
     control::MapRequest,
-    core::mappings::{Exposure, ExposureState},
+    core::mappings::{Exposure, ExposureState, Method},
 };
 
 /// Reports as they come.
@@ -82,6 +82,9 @@ fn text(report: &Exposure, expose: &Expose) -> String {
     let port = report.port.unwrap_or_default();
     match report.state {
         ExposureState::Open => format!("port {port} leads to {}; asking the router", expose.target),
+        ExposureState::Claimed if report.method == Some(Method::Hold) => {
+            format!("a relay sees the port at {address}; a relay checks whether it is open")
+        }
         ExposureState::Claimed => {
             format!("the router says that it maps {address}; a relay checks it")
         }

@@ -38,6 +38,7 @@ use crate::{
     command::{
         cli::{Cli, Command, DialArgs, FirewallArgs, NetcheckArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
+        netcheck::Wish,
         prepare::{prepare, usage},
         query::Asked,
         reload::Triggers,
@@ -162,11 +163,15 @@ fn check_network(cli: &Cli, args: &NetcheckArgs) -> anyhow::Result<Exit> {
     let read = |reader: &mut Reader<'_>| Config::read(reader, Purpose::Dial);
     let config = config::load(&PROGRAM, &sources, read)?.config;
     logging::init(&config.log.level, config.log.format)?;
-    let (watch, json) = (args.watch, args.node.json);
+    let wish = Wish {
+        lifetime: args.lifetime,
+        watch: args.watch,
+        json: args.node.json,
+    };
     if !args.node.describes_node() {
         let client = Client::new(&config.control_socket);
         if command::block_on(async { Ok(client.is_served().await?) })? {
-            return command::block_on(netcheck::through(&client, watch, json));
+            return command::block_on(netcheck::through(&client, wish));
         }
     }
     if config.relays.is_empty() {
@@ -174,7 +179,7 @@ fn check_network(cli: &Cli, args: &NetcheckArgs) -> anyhow::Result<Exit> {
             "no relay is known: give its address with --relay, or in `relays` of the configuration";
         return Err(Usage(text.to_owned()).into());
     }
-    command::block_on(netcheck::alone(&config, watch, json))
+    command::block_on(netcheck::alone(&config, wish))
 }
 
 /// The configuration, and the peer that a question is about.

@@ -13,19 +13,29 @@ use crate::{
     control::Client,
     core::netcheck::{Reaches, Report},
     observe::output,
-    swarm::netcheck::Plan,
+    swarm::netcheck::{Known, Plan},
 };
 
 /// The time between two looks of `--watch`.
 const INTERVAL: Duration = Duration::from_secs(30);
 
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    /// Also the lifetime of mappings.
+    pub(crate) lifetime: bool,
+    /// Again and again.
+    pub(crate) watch: bool,
+    pub(crate) json: bool,
+}
+
 /// Prints what a node at the control socket sees.
-pub(crate) async fn through(client: &Client, watch: bool, json: bool) -> anyhow::Result<Exit> {
-    repeat(watch, json, async || Ok(client.netcheck().await?)).await
+pub(crate) async fn through(client: &Client, wish: Wish) -> anyhow::Result<Exit> {
+    repeat(wish, async || Ok(client.netcheck(wish.lifetime).await?)).await
 }
 
 /// Prints what a node with this configuration would see.
-pub(crate) async fn alone(config: &Config, watch: bool, json: bool) -> anyhow::Result<Exit> {
+pub(crate) async fn alone(config: &Config, wish: Wish) -> anyhow::Result<Exit> {
     let dial = &config.dial;
     let settings = p2pnode_transports::Config {
         range: dial.port_range,
@@ -37,23 +47,23 @@ pub(crate) async fn alone(config: &Config, watch: bool, json: bool) -> anyhow::R
     let (_transport, sockets) = p2pnode_transports::build(&keypair(config), settings)
         .context("cannot set up the transports")?;
     let plan = Plan::new(config, sockets);
-    repeat(watch, json, async || Ok(plan.look(Vec::new()).await)).await
+    let look = async || Ok(plan.look(Known::default(), wish.lifetime).await);
+    repeat(wish, look).await
 }
 
 async fn repeat(
-    watch: bool,
-    json: bool,
+    wish: Wish,
     mut look: impl AsyncFnMut() -> anyhow::Result<Report>,
 ) -> anyhow::Result<Exit> {
     loop {
         let report = look().await?;
-        let text = if json {
+        let text = if wish.json {
             to_json(&report)? + "\n"
         } else {
             output::netcheck(&report, terminal::has_colour(&io::stdout()))
         };
         print(&text).context("cannot write to stdout")?;
-        if !watch {
+        if !wish.watch {
             return Ok(match report.reaches() {
                 Reaches::Directly => Exit::Success,
                 Reaches::Relayed => Exit::RelayedOnly,

@@ -162,7 +162,7 @@ pub(crate) async fn why(socket: &Path, asked: &Asked, json: bool) -> anyhow::Res
     let why = client.why(&asked.text).await;
     let mut why = why.map_err(|error| asked.failed(error))?;
     if let Some(reason) = why.stays_relayed()
-        && let Ok(report) = client.netcheck().await
+        && let Ok(report) = client.netcheck(false).await
     {
         why.finding = report.in_the_way(&reason).or(why.finding);
     }
@@ -219,7 +219,7 @@ pub(crate) async fn dial(
                 if let Event::Result(outcome) = &mut event
                     && is_worth_a_look(outcome.outcome, request.any_connection)
                     // A node of an earlier release does not know the question.
-                    && let Ok(report) = client.netcheck().await
+                    && let Ok(report) = client.netcheck(false).await
                 {
                     outcome.finding = report.finding(outcome).or(outcome.finding.take());
                 }

@@ -25,6 +25,8 @@ pub(crate) enum MappingMode {
     NatPmp,
     /// UPnP IGD.
     Upnp,
+    /// None: what the NAT gives is kept up.
+    Hold,
 }
 
 /// Everything about mappings.
@@ -119,17 +121,18 @@ impl Expose {
     }
 }
 
-const MAPPING_MODES: [(&str, MappingMode); 5] = [
+const MAPPING_MODES: [(&str, MappingMode); 6] = [
     ("off", MappingMode::Off),
     ("auto", MappingMode::Auto),
     ("pcp", MappingMode::Pcp),
     ("nat-pmp", MappingMode::NatPmp),
     ("upnp", MappingMode::Upnp),
+    ("hold", MappingMode::Hold),
 ];
 
 const MAPPING_MODE: Kind<MappingMode> = Kind {
-    expects: "off, auto, pcp, nat-pmp or upnp",
-    form: Form::Choice(&["off", "auto", "pcp", "nat-pmp", "upnp"]),
+    expects: "off, auto, pcp, nat-pmp, upnp or hold",
+    form: Form::Choice(&["off", "auto", "pcp", "nat-pmp", "upnp", "hold"]),
     parse: |text| kind::choose(text, &MAPPING_MODES),
     print: |mode| {
         let named = MAPPING_MODES.iter().find(|(_, named)| named == mode);
@@ -178,7 +181,8 @@ const WORD: Kind<String> = Kind {
 pub(super) fn read(reader: &mut Reader<'_>) -> Mappings {
     let mode = reader.one(
         "mappings.mode",
-        "How to have the punch ports mapped by the router of IPv4: auto tries pcp, nat-pmp and upnp. A relay checks each mapping \
+        "How to have the punch ports mapped by the router of IPv4: auto tries pcp, nat-pmp and upnp, \
+         then hold. hold asks no router, and keeps what the NAT gives to traffic towards a relay. A relay checks each mapping \
          from outside, and only what is proved is offered. `dial` asks for no mapping.",
         &MAPPING_MODE,
         "off",

@@ -10,6 +10,7 @@ use crate::{
     core::{mappings::Exposure, netcheck},
     observe::status::{Status, Why},
     services::Line,
+    swarm::netcheck::LONGEST,
 };
 
 /// A way to ask a running node.
@@ -107,8 +108,15 @@ impl Client {
     /// # Errors
     ///
     /// [`ClientError`].
-    pub(crate) async fn netcheck(&self) -> Result<netcheck::Report, ClientError> {
-        self.0.get("/v1/netcheck").await
+    pub(crate) async fn netcheck(&self, lifetime: bool) -> Result<netcheck::Report, ClientError> {
+        match lifetime {
+            true => {
+                self.0
+                    .get_within("/v1/netcheck/lifetime", LONGEST * 2)
+                    .await
+            }
+            false => self.0.get("/v1/netcheck").await,
+        }
     }
 
     /// Lets the node dial `peer` no longer when it is lost. Returns whether it was wanted.

@@ -12,6 +12,7 @@
 //! | `POST /v1/map` with a [`MapRequest`] | one [`Exposure`](crate::core::mappings::Exposure) per line; the port goes with the answer |
 //! | `POST /v1/services/PEER` | a [`Found`], when it is known |
 //! | `GET /v1/netcheck` | a [`Report`](crate::core::netcheck::Report), within 3 s |
+//! | `GET /v1/netcheck/lifetime` | the same with the lifetime of mappings, which takes minutes |
 //! | `GET /livez`, `/readyz`, `/metrics` | as the admin HTTP server has them |
 
 mod client;

@@ -44,6 +44,7 @@ pub(crate) async fn start(
         .route("/v1/status", get(status))
         .route("/v1/why/{peer}", get(why))
         .route("/v1/netcheck", get(netcheck))
+        .route("/v1/netcheck/lifetime", get(lifetime))
         .route("/v1/forget/{peer}", post(forget))
         .route("/v1/dial", post(dial))
         .route("/v1/status/sessions", get(status_with_sessions))
@@ -113,7 +114,15 @@ async fn why(
 }
 
 async fn netcheck(State(handle): State<Handle>) -> Result<Response, Refusal> {
-    let report = handle.netcheck().await;
+    look(&handle, false).await
+}
+
+async fn lifetime(State(handle): State<Handle>) -> Result<Response, Refusal> {
+    look(&handle, true).await
+}
+
+async fn look(handle: &Handle, lifetime: bool) -> Result<Response, Refusal> {
+    let report = handle.netcheck(lifetime).await;
     Ok(Answer(report.map_err(|_| Refusal::stopping(OWNER))?).into_response())
 }
 

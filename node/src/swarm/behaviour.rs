@@ -21,7 +21,8 @@ use crate::{
     core::liveness::Link,
     punch,
     swarm::{
-        admission, circuits::Client, introduction, memory, services, streams, transport::Clients,
+        admission, autonat, circuits::Client, introduction, memory, services, streams,
+        transport::Clients,
     },
 };
 
@@ -53,6 +54,7 @@ pub(crate) struct Behaviour {
     pub(crate) introduction: introduction::Behaviour,
     pub(crate) streams: streams::Behaviour,
     services: services::Behaviour,
+    pub(crate) autonat: autonat::Behaviour,
     draining: Guarded<draining::Behaviour, PerConnection>,
     pub(crate) directory: directory::Behaviour,
 }
@@ -115,6 +117,7 @@ impl Behaviour {
             introduction: asks.introduction,
             streams: asks.streams,
             services: asks.services,
+            autonat: autonat::Behaviour::default(),
             draining: Guarded::new(draining::Behaviour::default(), limits.requests),
             directory,
         }

@@ -31,7 +31,10 @@ pub(crate) enum Command {
     /// The access rules or the names of peers of the configuration have changed.
     Reload(Box<Config>),
     /// Look at the network.
-    Netcheck(oneshot::Sender<Report>),
+    Netcheck {
+        lifetime: bool,
+        answer: oneshot::Sender<Report>,
+    },
     /// Report the status of the whole node.
     Status {
         /// With the sessions that are open.
@@ -168,14 +171,14 @@ impl Handle {
         receiver.await.map_err(|_| Stopped)
     }
 
-    /// What the node sees of its network. Takes up to 3 s.
+    /// What the node sees of its network. Takes up to 3 s, and minutes with the lifetime of mappings.
     ///
     /// # Errors
     ///
     /// [`Stopped`] if the node is gone.
-    pub(crate) async fn netcheck(&self) -> Result<Report, Stopped> {
+    pub(crate) async fn netcheck(&self, lifetime: bool) -> Result<Report, Stopped> {
         let (answer, receiver) = oneshot::channel();
-        self.send(Command::Netcheck(answer)).await?;
+        self.send(Command::Netcheck { lifetime, answer }).await?;
         receiver.await.map_err(|_| Stopped)
     }
 

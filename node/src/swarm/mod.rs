@@ -1,6 +1,7 @@
 //! The IO of a node: the swarm, its behaviours, and the event loop that owns it.
 
 pub(crate) mod admission;
+mod autonat;
 pub(crate) mod behaviour;
 pub(crate) mod build;
 pub(crate) mod circuit_rtt;

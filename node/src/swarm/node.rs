@@ -27,7 +27,7 @@ use crate::{
     services::{Hub, PeerAddresses},
     swarm::{
         build as swarm, event_loop::EventLoop, handle::Handle, introduction::introducers,
-        mappings::Mapper, token_file::TokenFile,
+        mappings::Mapper, netcheck::Plan, token_file::TokenFile,
     },
 };
 
@@ -115,7 +115,8 @@ pub(crate) fn start(
         let local = keypair.public().to_peer_id();
         let seed = RandomState::new().hash_one((local, "mappings"));
         let label = addr::base36(&local);
-        Mapper::start(&config.mappings, methods, sockets.clone(), &label, seed)
+        let relays = Plan::new(config, sockets.clone());
+        Mapper::start(&config.mappings, methods, relays, &label, seed)
     });
     let (mapper, mapped, exposes) = match mapper {
         Some((mapper, mapped, exposes)) => (Some(mapper), Some(mapped), Some(exposes)),
@@ -158,5 +159,6 @@ const fn methods(mode: MappingMode) -> Option<&'static [Method]> {
         MappingMode::Pcp => Some(&[Method::Pcp]),
         MappingMode::NatPmp => Some(&[Method::NatPmp]),
         MappingMode::Upnp => Some(&[Method::Upnp]),
+        MappingMode::Hold => Some(&[Method::Hold]),
     }
 }

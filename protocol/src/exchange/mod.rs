@@ -42,6 +42,19 @@ pub trait Protocol: fmt::Debug + Send + 'static {
     /// The answer.
     type Answer: Serialize + DeserializeOwned + fmt::Debug + Send + Sync + 'static;
 
+    /// Reads the request from a stream.
+    fn read_request(stream: &mut Stream) -> BoxFuture<'_, io::Result<Self::Request>> {
+        Box::pin(frame::read_up_to(Self::MAX_MESSAGE, stream))
+    }
+
+    /// Writes the request to a stream.
+    fn write_request<'a>(
+        stream: &'a mut Stream,
+        request: &'a Self::Request,
+    ) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(frame::write_up_to(Self::MAX_MESSAGE, stream, request))
+    }
+
     /// Reads the answer from a stream.
     fn read_answer(stream: &mut Stream) -> BoxFuture<'_, io::Result<Self::Answer>> {
         Box::pin(frame::read_up_to(Self::MAX_MESSAGE, stream))
@@ -76,14 +89,14 @@ impl Protocol for Never {
 }
 
 /// One exchange over a stream that is being opened.
-async fn ask<P: Protocol>(
+pub async fn ask<P: Protocol>(
     stream: impl Future<Output = io::Result<Stream>>,
     request: &P::Request,
 ) -> Reply<P::Answer> {
     let answer = in_time(async {
         let mut stream = stream.await?;
         stream.ignore_for_keep_alive();
-        frame::write_up_to(P::MAX_MESSAGE, &mut stream, request).await?;
+        P::write_request(&mut stream, request).await?;
         stream.close().await?;
         P::read_answer(&mut stream).await
     });

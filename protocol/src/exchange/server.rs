@@ -10,7 +10,7 @@ use libp2p::Stream;
 use tracing::debug;
 
 use super::{Protocol, in_time};
-use crate::{frame, pending_futures::PendingFutures};
+use crate::pending_futures::PendingFutures;
 
 /// Requests that are being read, and answers that are awaited or being written.
 pub(super) struct Server<P: Protocol> {
@@ -36,7 +36,7 @@ impl<P: Protocol> Server<P> {
         }
         stream.ignore_for_keep_alive();
         let reading = in_time(async move {
-            let request = frame::read_up_to(P::MAX_MESSAGE, &mut stream).await?;
+            let request = P::read_request(&mut stream).await?;
             Ok((stream, request))
         });
         self.reading.push(reading.boxed());

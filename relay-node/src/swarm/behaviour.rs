@@ -5,6 +5,7 @@ use std::time::Duration;
 use libp2p::{identify, identity::Keypair, swarm::NetworkBehaviour};
 
 use p2pnode_protocol::{
+    autonat::Autonat,
     directory, draining,
     hop::Hop,
     introduction::{Introduce, Notify},
@@ -50,6 +51,9 @@ const INTRODUCTIONS: usize = 32;
 /// Requests for nonces at once on one connection.
 const PROBES: usize = 8;
 
+/// Dials back at once on one connection.
+const DIAL_BACKS: usize = 4;
+
 /// Tokens at once on one connection. A node presents one on each, and another one when its file changes.
 const TOKENS: usize = 2;
 
@@ -64,6 +68,7 @@ pub(crate) struct Behaviour {
     pub(crate) hop: Gated<exchange::Behaviour<Hop>>,
     pub(crate) introduction: Gated<exchange::Behaviour<Introduce, Notify>>,
     pub(crate) probe: Gated<exchange::Behaviour<Probe>>,
+    pub(crate) autonat: Gated<exchange::Behaviour<Autonat>>,
     pub(crate) identify: Gated<identify::Behaviour>,
     pub(crate) ping: ping::Behaviour,
     pub(crate) directory: Gated<directory::Behaviour>,
@@ -101,6 +106,10 @@ impl Behaviour {
                 admitted(Request::Introduction),
             ),
             probe: Gated::new(exchange::Behaviour::new(PROBES), admitted(Request::Probe)),
+            autonat: Gated::new(
+                exchange::Behaviour::new(DIAL_BACKS),
+                admitted(Request::Autonat),
+            ),
             identify: Gated::new(
                 identify::Behaviour::new(
                     identify::Config::new(PROTOCOL_VERSION.to_owned(), key.public())

@@ -46,6 +46,7 @@ pub(crate) struct Question<S: Protocol> {
 /// Serves `S`, and asks `C`.
 pub(crate) struct Behaviour<S: Protocol, C: Protocol = Never> {
     max_concurrent: usize,
+    is_eager: bool,
     queue: VecDeque<ToSwarm<Event<S, C>, C::Request>>,
 }
 
@@ -54,7 +55,24 @@ impl<S: Protocol, C: Protocol> Behaviour<S, C> {
     pub(crate) fn new(max_concurrent: usize) -> Self {
         Self {
             max_concurrent,
+            is_eager: false,
             queue: VecDeque::new(),
+        }
+    }
+
+    /// One that asks remotes which have not identified themselves.
+    pub(crate) fn eager(self) -> Self {
+        Self {
+            is_eager: true,
+            ..self
+        }
+    }
+
+    fn handler(&self) -> Handler<S, C> {
+        let handler = Handler::new(self.max_concurrent);
+        match self.is_eager {
+            true => handler.eager(),
+            false => handler,
         }
     }
 
@@ -81,7 +99,7 @@ impl<S: Protocol, C: Protocol> NetworkBehaviour for Behaviour<S, C> {
         _: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.max_concurrent))
+        Ok(self.handler())
     }
 
     fn handle_established_outbound_connection(
@@ -92,7 +110,7 @@ impl<S: Protocol, C: Protocol> NetworkBehaviour for Behaviour<S, C> {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.max_concurrent))
+        Ok(self.handler())
     }
 
     fn on_swarm_event(&mut self, _: FromSwarm) {}

@@ -1,5 +1,6 @@
 //! The IO of a relay: the swarm, its behaviours, and the event loop that owns it. It decides nothing.
 
+mod autonat;
 mod behaviour;
 mod boxed_handler;
 mod circuit;

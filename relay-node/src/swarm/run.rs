@@ -14,6 +14,7 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tracing::{field::Empty, info, warn};
 
 use super::{
+    autonat::DialBacks,
     behaviour::Behaviour,
     boxed_handler::BoxedHandlers,
     event_loop::EventLoop,
@@ -129,6 +130,7 @@ pub async fn run_reloading(
         interfaces,
         copies: HashMap::new(),
         prober: Prober::default(),
+        dial_backs: DialBacks::default(),
         reloads,
         questions,
         limits: config.limits,

@@ -73,6 +73,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $_ := set $own "punch" (dict "advertise" (list (printf "%s/udp/{port}/quic-v1" $host) (printf "%s/tcp/{port}" $host))) -}}
 {{- end -}}
 {{- with .Values.services }}{{- $_ := set $own "services" . }}{{- end -}}
+{{- with .Values.mappings }}{{- $_ := set $own "mappings" . }}{{- end -}}
+{{- with .Values.expose }}{{- $_ := set $own "expose" . }}{{- end -}}
 {{- with (include "p2pnode.forwards" . | fromYaml).all -}}
 {{- $forwards := list -}}
 {{- range . }}{{- $forwards = append $forwards (dict "listen" .listen "to" .to) }}{{- end -}}

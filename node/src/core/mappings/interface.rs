@@ -14,6 +14,10 @@ pub(super) const LEASE: u32 = 7200;
 pub(super) const WATCH: Duration = Duration::from_secs(15);
 /// How often a mapping that is proved is checked again.
 pub(super) const CHECK: Duration = Duration::from_secs(15);
+/// How long a mapping is believed that traffic alone keeps, and how often there is some: relays end TCP connections that are silent
+/// for 15 s, and many NATs forget UDP after 30 s.
+pub(super) const HELD: u32 = 45;
+pub(super) const HOLD: Duration = Duration::from_secs(10);
 
 /// A way to have ports mapped. The better one comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,10 +29,12 @@ pub enum Method {
     NatPmp,
     /// UPnP IGD.
     Upnp,
+    /// What the NAT gives to traffic towards a relay, which is kept up.
+    Hold,
 }
 
 impl Method {
-    pub(crate) const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
+    pub(crate) const ALL: [Self; 4] = [Self::Pcp, Self::NatPmp, Self::Upnp, Self::Hold];
 
     /// Its name.
     #[must_use]
@@ -37,6 +43,15 @@ impl Method {
             Self::Pcp => "pcp",
             Self::NatPmp => "nat-pmp",
             Self::Upnp => "upnp",
+            Self::Hold => "hold",
+        }
+    }
+
+    /// Whose word a mapping is until it is verified.
+    pub(crate) const fn witness(self) -> &'static str {
+        match self {
+            Self::Pcp | Self::NatPmp | Self::Upnp => "the router",
+            Self::Hold => "a relay",
         }
     }
 }
@@ -66,6 +81,8 @@ pub(crate) enum Action {
         to: SocketAddr,
         request: Vec<u8>,
     },
+    /// Ask a relay from the port itself as whom it sees the port. [`Mappings::handle_held`](super::Mappings::handle_held) follows.
+    Hold { inside: Inside },
     /// Have a relay send a nonce to the outside port. [`Mappings::handle_checked`](super::Mappings::handle_checked) follows.
     Check {
         inside: Inside,

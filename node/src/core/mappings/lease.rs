@@ -7,7 +7,7 @@ use std::{
 
 use p2pnode_protocol::mapping::pcp::Nonce;
 
-use super::interface::{CHECK, Checked, Inside, Method, WATCH};
+use super::interface::{CHECK, Checked, HOLD, Inside, Method, WATCH};
 
 /// The first pause between two requests. It doubles.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -33,6 +33,8 @@ pub(super) struct Lease {
     next: Option<Instant>,
     /// Which relay is asked for a nonce: the next one after each that did not arrive.
     relay: usize,
+    /// Until then it is held, because the router has refused it.
+    held: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +74,7 @@ impl Lease {
             tries: 0,
             next: None,
             relay: 0,
+            held: None,
         }
     }
 
@@ -149,6 +152,16 @@ impl Lease {
         self.last.unwrap_or(SocketAddr::new(any, self.inside.port))
     }
 
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.held.is_some_and(|until| now < until)
+    }
+
+    /// From now on until then it is held.
+    pub(super) const fn hold(&mut self, now: Instant, until: Instant) {
+        self.rest_until(now);
+        self.held = Some(until);
+    }
+
     pub(super) const fn is_asked(&self) -> bool {
         self.tries > 0
     }
@@ -179,7 +192,7 @@ impl Lease {
     }
 
     pub(super) const fn rest_until(&mut self, until: Instant) {
-        (self.next, self.tries) = (Some(until), 0);
+        (self.next, self.tries, self.held) = (Some(until), 0, None);
     }
 
     /// Notes an answer. Returns the outside address before it. Another one has to be verified first.
@@ -203,13 +216,15 @@ impl Lease {
             is_doubted: false,
         });
         self.granted = Some(Granted {
+            method,
             ends: now + lifetime,
             ..granted
         });
         self.last = Some(external);
         self.tries = 0;
         // A look is a renewal: it shows what the router has, and a lease is never older than half.
-        self.next = Some(now + WATCH.min(lifetime / 2));
+        let watch = if method == Method::Hold { HOLD } else { WATCH };
+        self.next = Some(now + watch.min(lifetime / 2));
         before.map(|before| before.external)
     }
 

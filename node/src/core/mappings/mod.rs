@@ -6,11 +6,13 @@
 //! 4. A router that has lost its mappings or has another outside address is noticed by the epoch, or by the next look.
 //! 5. A relay sends a nonce to each mapping, again and again. Only a mapping at which it arrives is offered ([`checks`]). See
 //!    `docs/decisions/0902-a-mapping-is-believed-once-verified.md`.
-//! 6. [`Mappings::handle_shutdown`] releases everything.
+//! 6. A port that no router maps is held: traffic to a relay keeps what the NAT gives ([`hold`]). It is checked and offered alike.
+//! 7. [`Mappings::handle_shutdown`] releases everything.
 
 mod answers;
 mod calls;
 mod checks;
+mod hold;
 mod interface;
 mod lease;
 mod publish;
@@ -48,6 +50,8 @@ pub(crate) struct Mappings {
     gateway: Option<Gateway>,
     leases: BTreeMap<Inside, Lease>,
     search: Search,
+    /// When a router is looked for again although ports are held.
+    look_again: Option<Instant>,
     upnp: Upnp,
     /// The router's epoch, and when it was read.
     epoch: Option<(u32, Instant)>,
@@ -65,6 +69,7 @@ impl Mappings {
             gateway: None,
             leases: BTreeMap::new(),
             search: Search::Idle(None),
+            look_again: None,
             upnp: Upnp::default(),
             epoch: None,
             actions: VecDeque::new(),
@@ -86,7 +91,8 @@ impl Mappings {
             .leases
             .values()
             .filter_map(|lease| lease.poll_timeout(matches!(self.search, Search::Found(_))));
-        leases.chain(self.search.poll_timeout()).min()
+        let search = self.search.poll_timeout().into_iter();
+        leases.chain(search).chain(self.look_again).min()
     }
 
     /// The router of this family, when it is known or has changed. What the one before has granted is gone with it.
@@ -95,7 +101,7 @@ impl Mappings {
             return;
         }
         self.gateway = gateway;
-        (self.epoch, self.upnp) = (None, Upnp::default());
+        (self.epoch, self.upnp, self.look_again) = (None, Upnp::default(), None);
         let wanted: Vec<_> = self.leases.keys().copied().collect();
         for inside in wanted {
             self.lose(inside, Lost::GatewayChanged);
@@ -185,6 +191,7 @@ impl Mappings {
             .map(|(inside, _)| *inside)
             .collect();
         for inside in due {
+            let method = self.method_of(inside, method, now);
             self.ask(method, gateway, inside, now);
         }
         self.expire(now);
@@ -227,12 +234,7 @@ impl Mappings {
                 }
             }
             Method::Upnp => self.actions.extend(self.upnp.look(inside, wish.port())),
-        }
-    }
-
-    fn refuse(&mut self, inside: Inside, now: Instant) {
-        if let Some(lease) = self.leases.get_mut(&inside) {
-            lease.rest_until(now + REFUSED);
+            Method::Hold => self.actions.push_back(Action::Hold { inside }),
         }
     }
 
@@ -260,7 +262,7 @@ impl Mappings {
         let Some((gateway, lease)) = self.gateway.zip(self.leases.get(&inside)) else {
             return;
         };
-        let (Search::Found(method), Some(external)) = (&self.search, lease.external()) else {
+        let (Some(method), Some(external)) = (lease.method(), lease.external()) else {
             return;
         };
         let to = SocketAddr::new(gateway.router, ROUTER_PORT);
@@ -283,6 +285,8 @@ impl Mappings {
                 Some(call) => call,
                 None => return,
             },
+            // Nobody was asked for it, and it ends without traffic.
+            Method::Hold => return,
         };
         self.actions.push_back(release);
     }

@@ -22,7 +22,12 @@ const AGAIN: Duration = Duration::from_secs(600);
 
 impl Mappings {
     pub(super) fn advance_search(&mut self, gateway: Gateway, now: Instant) {
+        self.look_again(now);
         if matches!(self.search, Search::Idle(Some(at)) if at <= now) {
+            if self.methods == [Method::Hold] {
+                self.begin_hold(now);
+                return;
+            }
             self.search = Search::Asking {
                 tries: 0,
                 next: now,
@@ -36,9 +41,11 @@ impl Mappings {
             Some((method, until)) if until <= now => self.search = Search::Found(method),
             _ if *next > now => {}
             _ if *tries == TRIES => {
-                self.search = best.map_or(Search::Idle(Some(now + AGAIN)), |(method, _)| {
-                    Search::Found(method)
-                });
+                let best = best.map(|(method, _)| method);
+                self.search = best.map_or(Search::Idle(Some(now + AGAIN)), Search::Found);
+                if best.is_none() {
+                    self.begin_hold(now);
+                }
             }
             _ => {
                 *next = now + PAUSE * 2_u32.pow(*tries);
@@ -59,6 +66,7 @@ impl Mappings {
                 Method::Upnp => ssdp::TARGETS
                     .map(|target| (ssdp::PORT, ssdp::search(gateway.router, target)))
                     .to_vec(),
+                Method::Hold => Vec::new(),
             };
             let sends = questions.into_iter();
             self.actions

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod hold;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use p2pnode_protocol::mapping::{Protocol, upnp};
@@ -15,6 +17,9 @@ const QUIC: Inside = Inside {
     protocol: Protocol::Udp,
     port: 40017,
 };
+
+/// The ways to ask a router.
+const ROUTERS: [Method; 3] = [Method::Pcp, Method::NatPmp, Method::Upnp];
 
 /// A router under virtual time.
 struct Router {
@@ -38,6 +43,8 @@ struct World {
     sent: usize,
     /// Whether a relay sends nonces.
     has_relay: bool,
+    /// As whom a relay sees the port.
+    seen: Option<SocketAddr>,
 }
 
 impl World {
@@ -68,6 +75,7 @@ impl World {
             events: Vec::new(),
             sent: 0,
             has_relay: true,
+            seen: None,
         }
     }
 
@@ -98,6 +106,9 @@ impl World {
                     let outcome = self.check(inside, external);
                     self.mappings
                         .handle_checked(inside, external, outcome, self.now);
+                }
+                Action::Hold { inside } => {
+                    self.mappings.handle_held(inside, self.seen, self.now);
                 }
                 Action::Send { to, datagram } => {
                     assert_eq!(to.ip(), ROUTER);
@@ -278,8 +289,8 @@ fn proved(at: SocketAddr) -> Event {
 
 #[test]
 fn each_method_maps_the_port_and_leaves_nothing_behind() {
-    for method in Method::ALL {
-        for methods in [&[method][..], &Method::ALL] {
+    for method in ROUTERS {
+        for methods in [&[method][..], &ROUTERS] {
             let mut world = World::new(methods, &[method]);
             assert_eq!(
                 world.run(SECOND),
@@ -298,7 +309,7 @@ fn each_method_maps_the_port_and_leaves_nothing_behind() {
 
 #[test]
 fn pcp_is_taken_where_the_router_knows_everything_and_a_mode_takes_only_its_own() {
-    let mut world = World::new(&Method::ALL, &Method::ALL);
+    let mut world = World::new(&ROUTERS, &ROUTERS);
     assert_eq!(world.run(SECOND), granted("203.0.113.7:40017", Method::Pcp));
     let mut world = World::new(&[Method::Upnp], &[Method::Pcp, Method::NatPmp]);
     assert_eq!(world.run(SECOND * 60), []);
@@ -307,7 +318,7 @@ fn pcp_is_taken_where_the_router_knows_everything_and_a_mode_takes_only_its_own(
 
 #[test]
 fn a_mapping_is_offered_only_after_a_nonce_came_in_and_a_lie_is_given_back() {
-    for method in Method::ALL {
+    for method in ROUTERS {
         let mut world = World::new(&[method], &[method]);
         world.router.drops = true;
         let unverified = Event::Lost {
@@ -328,7 +339,7 @@ fn a_mapping_is_offered_only_after_a_nonce_came_in_and_a_lie_is_given_back() {
 
 #[test]
 fn a_mapping_that_dies_is_withdrawn_within_30_s_and_released_if_the_router_cannot_mend_it() {
-    for method in Method::ALL {
+    for method in ROUTERS {
         let mut world = World::new(&[method], &[method]);
         world.run(SECOND * 100);
         assert_eq!(world.verified(), [world.granted()]);
@@ -386,8 +397,8 @@ fn behind_a_second_nat_the_address_at_which_the_nonce_came_in_is_offered() {
 
 #[test]
 fn a_router_that_reboots_changes_its_address_or_gives_another_port_is_noticed_within_30_s() {
-    for method in Method::ALL {
-        let mut world = World::new(&Method::ALL, &[method]);
+    for method in ROUTERS {
+        let mut world = World::new(&ROUTERS, &[method]);
         world.run(SECOND * 100);
         // It forgets everything.
         (world.router.booted, world.router.entries) = (world.now, BTreeMap::new());
@@ -400,7 +411,7 @@ fn a_router_that_reboots_changes_its_address_or_gives_another_port_is_noticed_wi
         assert_eq!((world.granted(), world.verified()), (now, vec![now]));
     }
     for method in [Method::Pcp, Method::NatPmp] {
-        let mut world = World::new(&Method::ALL, &[method]);
+        let mut world = World::new(&ROUTERS, &[method]);
         world.router.gives = Some(41000);
         assert_eq!(world.run(SECOND), granted("203.0.113.7:41000", method));
     }
@@ -505,7 +516,7 @@ proptest! {
         said in prop::collection::vec((0..4usize, hostile()), 1..24),
     ) {
         let now = Instant::now();
-        let mut mappings = Mappings::new(&Method::ALL, 7);
+        let mut mappings = Mappings::new(&ROUTERS, 7);
         mappings.handle_wanted(&[QUIC], now);
         let gateway = Gateway { router: ROUTER, own: OWN };
         mappings.handle_gateway(Some(gateway), now);

@@ -3,8 +3,8 @@
 use p2pnode_transports::{Family, PortRange, Transport};
 
 use super::{
-    Allocation, Answer, Check, Facts, Filtering, HostFacts, Id, Kind, Leg, Mapping, Nat,
-    NetcheckEvent, PathFacts, PeerClass, RelayFacts, Report, Status, Verdict,
+    Allocation, Answer, Check, Facts, Filtering, HostFacts, Id, Kind, Leg, Lifetime, Mapping, Nat,
+    Nat64, NetcheckEvent, PathFacts, PeerClass, RelayFacts, Report, Status, Verdict,
     mapping::{is_open, mappings},
     nat::AllocationKind,
     report::{check, of_path},
@@ -23,6 +23,9 @@ const LEAST_PAYLOAD: u16 = 1200;
 
 /// The longest that is tried: what IPv6 leaves of 1,500 bytes. quinn looks no further.
 pub(crate) const FULL_PAYLOAD: u16 = 1452;
+
+/// Connections are kept alive at least this often, in seconds.
+const KEPT_ALIVE: u32 = 15;
 
 /// What `facts` mean.
 pub(crate) fn assess(facts: &Facts) -> Report {
@@ -43,7 +46,9 @@ pub(crate) fn assess(facts: &Facts) -> Report {
     checks.extend(nats.iter().map(|(path, nat)| of_nat(path, nat)));
     checks.extend(nats.iter().filter_map(|(path, nat)| hairpin(path, nat)));
     checks.extend(answered.iter().filter_map(|path| mtu(path)));
+    checks.extend(answered.iter().filter_map(|path| lifetime(path)));
     checks.extend(mappings(facts));
+    checks.push(nat64(facts));
     checks.push(clock(facts));
     checks.push(host(facts));
     Report {
@@ -237,6 +242,18 @@ fn hairpin(path: &PathFacts, nat: &Nat) -> Option<Check> {
 
 fn mtu(path: &PathFacts) -> Option<Check> {
     let payload = path.payload?;
+    if path.transport == Transport::Tcp {
+        let check = match payload {
+            0 => check(
+                Id::Mtu,
+                Status::Fail,
+                "mtu: full TCP segments do not get through, and short ones do",
+                Some(Remedy::segments()),
+            ),
+            _ => check(Id::Mtu, Status::Ok, "full segments get through", None),
+        };
+        return Some(of_path(path, check));
+    }
     let check = if payload < LEAST_PAYLOAD {
         check(
             Id::Mtu,
@@ -253,6 +270,56 @@ fn mtu(path: &PathFacts) -> Option<Check> {
         check(Id::Mtu, status, format!("{payload} bytes of payload"), None)
     };
     Some(of_path(path, check))
+}
+
+fn lifetime(path: &PathFacts) -> Option<Check> {
+    let Lifetime {
+        idle_alive,
+        idle_dead,
+        age,
+    } = path.lifetime?;
+    let idle = match (idle_alive, idle_dead) {
+        (Some(alive), None) => format!("idle mappings live for {alive} s or longer"),
+        (Some(alive), Some(dead)) => format!("idle mappings end between {alive} and {dead} s"),
+        (None, Some(dead)) => format!("idle mappings end within {dead} s"),
+        (None, None) => {
+            let text =
+                "unknown: the relay has not answered to another port; it takes one of this release";
+            return Some(of_path(
+                path,
+                check(Id::Lifetime, Status::Unknown, text, None),
+            ));
+        }
+    };
+    let (status, text) = match age {
+        Some(age) => (
+            Status::Warn,
+            format!("mappings end after {age} s of age although they are used; {idle}"),
+        ),
+        None if idle_alive.is_none_or(|alive| alive < KEPT_ALIVE) => (Status::Warn, idle),
+        None => (Status::Ok, idle),
+    };
+    Some(of_path(path, check(Id::Lifetime, status, text, None)))
+}
+
+fn nat64(facts: &Facts) -> Check {
+    let answers = |leg: &Leg| leg.family == Family::Ip4 && leg.answer.is_there();
+    let has_ip4 = legs(facts).any(answers);
+    let (status, text) = match facts.nat64 {
+        Nat64::None => (Status::Ok, "no: the resolver is no DNS64".to_owned()),
+        Nat64::Prefix(prefix) => (
+            Status::Ok,
+            format!(
+                "yes, {prefix}: give relays that have IPv4 alone by name, and they are reached over IPv6"
+            ),
+        ),
+        Nat64::Unknown if has_ip4 => (Status::Ok, "not needed: IPv4 gets out".to_owned()),
+        Nat64::Unknown => (
+            Status::Unknown,
+            "unknown: no resolver of /etc/resolv.conf answers; it takes one that does".to_owned(),
+        ),
+    };
+    check(Id::Nat64, status, text, None)
 }
 
 fn clock(facts: &Facts) -> Check {
@@ -280,6 +347,10 @@ fn host(facts: &Facts) -> Check {
         let text = "TCP timestamps are off";
         return check(Id::Host, Status::Warn, text, Some(Remedy::timestamps()));
     }
+    if let Some(seconds) = host.udp_timeout.filter(|seconds| *seconds < 2 * KEPT_ALIVE) {
+        let text = format!("conntrack of this host forgets flows of UDP after {seconds} s");
+        return check(Id::Host, Status::Warn, text, Some(Remedy::udp_timeout()));
+    }
     let open = range.iter().filter(|port| may_be_taken(*port)).count();
     if open > 0 {
         let text =
@@ -306,10 +377,12 @@ pub(crate) fn unreserved(range: PortRange, host: HostFacts) -> Option<Remedy> {
         relays: Vec::new(),
         paths: Vec::new(),
         claims: Vec::new(),
+        nat64: Nat64::Unknown,
         clock_ahead: None,
         // Not what this is about.
         host: HostFacts {
             timestamps: None,
+            udp_timeout: None,
             ..host
         },
     };

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use libp2p::PeerId;
+use p2pnode_protocol::dns64::Prefix;
 use p2pnode_transports::{Family, PortRange, Transport};
 
 use crate::core::mappings::Claim;
@@ -19,6 +20,29 @@ pub(crate) struct Facts {
     pub(crate) host: HostFacts,
     /// What a router maps.
     pub(crate) claims: Vec<Claim>,
+    pub(crate) nat64: Nat64,
+}
+
+/// Whether the resolver is a DNS64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nat64 {
+    /// It is not.
+    None,
+    /// It makes addresses of IPv6 with this prefix.
+    Prefix(Prefix),
+    /// No resolver has answered.
+    Unknown,
+}
+
+/// How long the mappings of UDP live, in seconds. The default is that nothing is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    /// The longest time without traffic after which one was still there.
+    pub(crate) idle_alive: Option<u32>,
+    /// The shortest after which one was not.
+    pub(crate) idle_dead: Option<u32>,
+    /// After which time one had ended that was in use.
+    pub(crate) age: Option<u32>,
 }
 
 impl Facts {
@@ -105,6 +129,10 @@ pub(crate) struct PathFacts {
     pub(crate) hairpin: Option<bool>,
     /// The longest payload that came through whole, in bytes; 0 if the shortest did not. `None` if that was not tried.
     pub(crate) payload: Option<u16>,
+    /// The punch port as a relay sees it, and whether the relay reaches it there; `None` if no relay was asked.
+    pub(crate) reached: Option<(SocketAddr, bool)>,
+    /// How long mappings live; `None` if that was not looked at.
+    pub(crate) lifetime: Option<Lifetime>,
 }
 
 impl PathFacts {
@@ -118,6 +146,8 @@ impl PathFacts {
             sample: Vec::new(),
             hairpin: None,
             payload: None,
+            reached: None,
+            lifetime: None,
         }
     }
 }
@@ -131,6 +161,8 @@ pub(crate) struct HostFacts {
     pub(crate) reserved: Vec<(u16, u16)>,
     /// `net.ipv4.tcp_timestamps`.
     pub(crate) timestamps: Option<bool>,
+    /// `net.netfilter.nf_conntrack_udp_timeout_stream`, in seconds.
+    pub(crate) udp_timeout: Option<u32>,
     /// TCP sockets of the range that wait for their end.
     pub(crate) waiting: usize,
 }

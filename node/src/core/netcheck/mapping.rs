@@ -9,12 +9,19 @@ use super::{
     Check, Facts, Id, PathFacts, Status,
     report::{check, of_path},
 };
-use crate::core::{finding::Remedy, mappings::Claim};
+use crate::core::{
+    finding::Remedy,
+    mappings::{Claim, Method},
+};
 
 /// The check of each transport whose punch port a router maps.
 pub(super) fn mappings(facts: &Facts) -> impl Iterator<Item = Check> {
+    let check = |path| match claim(path, facts) {
+        Some(claim) => Some(mapping(path, claim)),
+        None => none(path),
+    };
     let paths = facts.paths.iter();
-    paths.filter_map(|path| Some(of_path(path, mapping(path, claim(path, facts)?))))
+    paths.filter_map(move |path| Some(of_path(path, check(path)?)))
 }
 
 /// What a router maps to the punch port of a path.
@@ -29,6 +36,16 @@ fn claim<'a>(path: &PathFacts, facts: &'a Facts) -> Option<&'a Claim> {
     facts.claims.iter().find(is_it)
 }
 
+/// What AutoNAT shows where no router maps the punch port.
+fn none(path: &PathFacts) -> Option<Check> {
+    let (at, is_reached) = path.reached?;
+    let text = match is_reached {
+        true => format!("none needed: a relay reaches {at} from another port (AutoNAT)"),
+        false => format!("none: no relay reaches {at} unasked (AutoNAT)"),
+    };
+    Some(check(Id::Mapping, Status::Ok, text, None))
+}
+
 /// Whether everybody reaches the punch port of a path, as a check from outside has proved.
 pub(super) fn is_open(path: &PathFacts, facts: &Facts) -> bool {
     claim(path, facts).is_some_and(|claim| claim.verified.is_some())
@@ -39,7 +56,13 @@ fn mapping(path: &PathFacts, claim: &Claim) -> Check {
     let seen = seen.find(|seen| Family::from(seen.ip()) == path.family);
     let router = claim.external.ip();
     let behind = seen.filter(|seen| seen.ip() != router || is_shared(router));
-    let method = claim.method.as_str();
+    let method = match claim.method {
+        Method::Pcp => "PCP",
+        Method::NatPmp => "NAT-PMP",
+        Method::Upnp => "UPnP",
+        Method::Hold => "hold",
+    };
+    let witness = claim.method.witness();
     let front = behind.map_or_else(String::new, |seen| {
         format!(
             "; another NAT is in front: the router is at {router}, and relays see {}",
@@ -54,7 +77,7 @@ fn mapping(path: &PathFacts, claim: &Claim) -> Check {
         None => {
             let remedy = behind.map(|_| Remedy::double_nat());
             let text = format!(
-                "{method}: {} as the router says; no check from outside came in, so it is not offered{front}",
+                "{method}: {} as {witness} says; no check from outside came in, so it is not offered{front}",
                 claim.external
             );
             check(Id::Mapping, Status::Warn, text, remedy)
@@ -78,7 +101,7 @@ fn is_shared(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
     use crate::core::{
-        mappings::{Inside, Method},
+        mappings::Inside,
         netcheck::{HostFacts, PeerClass, Reaches, Seen, assess},
     };
 
@@ -116,6 +139,7 @@ mod tests {
             clock_ahead: None,
             host: HostFacts::default(),
             claims: vec![claim],
+            nat64: super::super::Nat64::None,
         }
     }
 
@@ -133,7 +157,7 @@ mod tests {
         let facts = facts("203.0.113.7", Some("203.0.113.7:40017"));
         let check = of(&facts);
         assert_eq!(check.status, Status::Ok);
-        assert_eq!(check.text, "pcp: 203.0.113.7:40017, verified from outside");
+        assert_eq!(check.text, "PCP: 203.0.113.7:40017, verified from outside");
         let report = assess(&facts);
         assert_eq!(report.verdict.direct, PeerClass::ALL);
         assert_eq!(report.reaches(), Reaches::Directly);

@@ -13,7 +13,7 @@ mod report;
 
 pub(crate) use self::{
     assess::{FULL_PAYLOAD, assess, unreserved},
-    facts::{Answer, Facts, HostFacts, Leg, PathFacts, RelayFacts, Seen},
+    facts::{Answer, Facts, HostFacts, Leg, Lifetime, Nat64, PathFacts, RelayFacts, Seen},
     nat::{Allocation, AllocationKind, Filtering, Kind, Mapping},
     report::{Check, Id, Nat, NetcheckEvent, PeerClass, Reaches, Report, Status, Verdict},
 };

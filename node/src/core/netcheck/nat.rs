@@ -16,6 +16,9 @@ pub(crate) enum Mapping {
     Adm,
     /// One for each destination address and port.
     Apdm,
+    /// Several: two addresses see two of them, and no second port of an address has answered. [`Self::Adm`] or [`Self::Apdm`].
+    #[serde(rename(serialize = "unknown"), skip_deserializing)]
+    Several,
     Unknown,
 }
 
@@ -114,7 +117,8 @@ impl Mapping {
             (Some(false), _) => Self::Apdm,
             (Some(true), Some(false)) => Self::Adm,
             (_, Some(true)) => Self::Eim,
-            (Some(true), None) | (None, Some(false) | None) => Self::Unknown,
+            (None, Some(false)) => Self::Several,
+            (Some(true) | None, None) => Self::Unknown,
         }
     }
 
@@ -124,7 +128,7 @@ impl Mapping {
             Self::Eim => "eim",
             Self::Adm => "adm",
             Self::Apdm => "apdm",
-            Self::Unknown => "unknown",
+            Self::Several | Self::Unknown => "unknown",
         }
     }
 
@@ -132,7 +136,7 @@ impl Mapping {
     pub(crate) const fn is_stable(self) -> Option<bool> {
         match self {
             Self::None | Self::Eim => Some(true),
-            Self::Adm | Self::Apdm => Some(false),
+            Self::Adm | Self::Apdm | Self::Several => Some(false),
             Self::Unknown => None,
         }
     }
@@ -143,6 +147,7 @@ impl Mapping {
             Self::Eim => "endpoint-independent",
             Self::Adm => "address-dependent",
             Self::Apdm => "address-and-port-dependent",
+            Self::Several => "dependent on the destination",
             Self::Unknown => "unknown",
         }
     }
@@ -246,7 +251,7 @@ impl Kind {
         preserved: Option<bool>,
     ) -> Self {
         match (mapping, filtering) {
-            (Mapping::Adm | Mapping::Apdm, _) => Self::Symmetric,
+            (Mapping::Adm | Mapping::Apdm | Mapping::Several, _) => Self::Symmetric,
             (Mapping::None, Filtering::None | Filtering::Eif) => Self::None,
             (Mapping::None, Filtering::Adf | Filtering::Apdf) => Self::Firewall,
             (Mapping::Eim, Filtering::None | Filtering::Eif) => Self::FullCone,

@@ -93,6 +93,22 @@ impl Remedy {
         )
     }
 
+    pub(crate) fn segments() -> Self {
+        Self::new(
+            "mtu",
+            "full segments are lost, and nobody says so: lower the MTU of the interface, or clamp the MSS at the router",
+            None,
+        )
+    }
+
+    pub(crate) fn udp_timeout() -> Self {
+        Self::new(
+            "udp_timeout",
+            "flows of UDP end between two keep-alives: let conntrack keep them longer",
+            Some("sysctl -w net.netfilter.nf_conntrack_udp_timeout_stream=120".to_owned()),
+        )
+    }
+
     pub(crate) fn clock() -> Self {
         Self::new(
             "clock",

@@ -1,13 +1,15 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod paths;
+
 use std::{net::SocketAddr, time::Duration};
 
 use libp2p::PeerId;
 use p2pnode_transports::{Family, Transport};
 
 use super::{
-    Allocation, Answer, Facts, Filtering, HostFacts, Id, Kind, Leg, Mapping, PathFacts, PeerClass,
-    Reaches, RelayFacts, Report, Seen, Status, assess, nat::AllocationKind,
+    Allocation, Answer, Facts, Filtering, HostFacts, Id, Kind, Leg, Lifetime, Mapping, Nat64,
+    PathFacts, PeerClass, Reaches, RelayFacts, Report, Seen, Status, assess, nat::AllocationKind,
 };
 
 const A: &str = "198.51.100.10";
@@ -128,7 +130,7 @@ impl Lab {
     fn maps(&self, port: u16, by: SocketAddr) -> SocketAddr {
         let to = match self.mapping {
             Mapping::None => return addr(INSIDE, port),
-            Mapping::Eim | Mapping::Unknown => 0,
+            Mapping::Eim | Mapping::Several | Mapping::Unknown => 0,
             Mapping::Adm => {
                 if by.ip() == addr(A, 1).ip() {
                     1
@@ -179,6 +181,7 @@ fn facts(paths: Vec<PathFacts>) -> Facts {
         clock_ahead: Some(7),
         host: HostFacts::default(),
         claims: Vec::new(),
+        nat64: Nat64::None,
     }
 }
 

@@ -77,21 +77,22 @@ fn verdict(report: &Report) -> String {
     let verdict = &report.verdict;
     let parts = [
         ("direct with", &verdict.direct),
-        ("by search with", &verdict.search),
+        ("by search (about 1,000 probes)", &verdict.search),
         ("relayed with", &verdict.relayed),
         ("unknown with", &verdict.unknown),
     ];
-    let parts: Vec<String> = parts
-        .into_iter()
-        .filter(|(_, peers)| !peers.is_empty())
-        .map(|(how, peers)| {
-            let names: Vec<_> = peers.iter().map(|peer: &PeerClass| peer.name()).collect();
-            format!("{how}: {}", names.join(", "))
-        })
-        .collect();
-    if parts.is_empty() {
-        "unknown: no relay answers".to_owned()
-    } else {
-        parts.join("; ")
+    if parts.iter().all(|(_, peers)| peers.is_empty()) {
+        return "unknown: no relay answers".to_owned();
     }
+    let needs_none = !verdict.relayed.contains(&PeerClass::EimApdf);
+    let part = |(how, peers): (&str, &Vec<PeerClass>)| {
+        let names: Vec<_> = peers.iter().map(|peer| peer.name()).collect();
+        match (names.as_slice(), needs_none && how.starts_with("by search")) {
+            ([], true) => Some(format!("{how}: none needed")),
+            ([], false) => None,
+            (names, _) => Some(format!("{how}: {}", names.join(", "))),
+        }
+    };
+    let parts: Vec<String> = parts.into_iter().filter_map(part).collect();
+    parts.join("; ")
 }

@@ -71,8 +71,9 @@ pub(super) fn mapping_line(mapping: &MappingStatus) -> String {
     let at = match mapping.verified {
         Some(at) => format!("{at}, verified from outside"),
         None => format!(
-            "{} as the router says, not verified: not offered",
-            mapping.external
+            "{} as {} says, not verified: not offered",
+            mapping.external,
+            mapping.method.witness()
         ),
     };
     format!("{protocol} {} to {at} ({method})", mapping.port)

@@ -20,8 +20,8 @@ use libp2p::{
     swarm::{ConnectionId, SwarmEvent},
 };
 use p2pnode_daemon::in_a_row::InARow;
-use p2pnode_protocol::{directory, hop::HopReply};
-use p2pnode_transports::Family;
+use p2pnode_protocol::{autonat::Autonat, directory, exchange::Protocol as _, hop::HopReply};
+use p2pnode_transports::{Family, Transport};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -37,6 +37,7 @@ use crate::{
     },
     services::{Hub, Needs},
     swarm::{
+        autonat::Witness,
         behaviour::{Behaviour, BehaviourEvent},
         build,
         handle::Command,
@@ -45,7 +46,7 @@ use crate::{
         introduction::introducers,
         join,
         mappings::link,
-        netcheck::Plan,
+        netcheck::{self, Plan},
         port_search::{Done, PortSearches},
         token_file::TokenFile,
     },
@@ -194,11 +195,15 @@ impl EventLoop {
                 self.state.handle_access(allowed, introducers(&config));
                 self.names.send_replace(config.names());
             }
-            Command::Netcheck(answer) => {
+            Command::Netcheck { lifetime, answer } => {
                 let (plan, metrics) = (self.plan.clone(), self.observers.metrics().clone());
-                let claims = self.state.claims().to_vec();
+                let known = netcheck::Known {
+                    claims: self.state.claims().to_vec(),
+                    witnesses: self.witnesses(),
+                    nonces: self.swarm.behaviour().autonat.nonces.clone(),
+                };
                 tokio::spawn(async move {
-                    let report = plan.look(claims).await;
+                    let report = plan.look(known, lifetime).await;
                     metrics.nat(&report);
                     drop(answer.send(report));
                 });
@@ -223,11 +228,35 @@ impl EventLoop {
         }
     }
 
+    /// A relay of each family, which may dial the punch ports.
+    fn witnesses(&mut self) -> Vec<Witness> {
+        let mut witnesses = Vec::new();
+        for family in Family::ALL {
+            let Some((relay, connection)) = self.state.legs_of(family).first().copied() else {
+                continue;
+            };
+            for transport in [Transport::Quic, Transport::Tcp] {
+                let streams = &mut self.swarm.behaviour_mut().streams;
+                let stream = streams.open(relay, connection, Autonat::NAME);
+                witnesses.push(Witness {
+                    relay,
+                    transport,
+                    family,
+                    stream: stream.map_err(std::io::Error::from).boxed(),
+                });
+            }
+        }
+        witnesses
+    }
+
     fn on_mapping_news(&mut self, news: link::News) {
         match news {
             link::News::Claims(claims) => self.state.handle_mapped(claims, Instant::now()),
             link::News::Ask(ask) => {
-                let legs = self.state.legs_of(Family::Ip4);
+                let mut legs = self.state.legs_of(Family::Ip4);
+                if legs.iter().any(|(relay, _)| Some(*relay) != ask.contacted) {
+                    legs.retain(|(relay, _)| Some(*relay) != ask.contacted);
+                }
                 // Without one, the check learns that nobody was asked.
                 if let Some((relay, connection)) = legs.get(ask.relay % legs.len().max(1)).copied()
                     && let Some(mapped) = &mut self.mapped

@@ -161,7 +161,8 @@ impl EventLoop {
             }
             BehaviourEvent::Access(never)
             | BehaviourEvent::Streams(never)
-            | BehaviourEvent::Services(never) => match never {},
+            | BehaviourEvent::Services(never)
+            | BehaviourEvent::Autonat(never) => match never {},
         }
     }
 

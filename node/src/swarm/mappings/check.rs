@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
+use libp2p::PeerId;
 use p2pnode_protocol::probe::{Answer, Nonce, Request};
 use p2pnode_transports::StunClient;
 use tokio::{
@@ -21,6 +22,8 @@ pub(super) struct Check {
     pub(super) inside: Inside,
     pub(super) external: std::net::SocketAddr,
     pub(super) relay: usize,
+    /// The relay that the port has sent to, which is asked only if there is no other.
+    pub(super) contacted: Option<PeerId>,
 }
 
 /// Has a nonce sent, and waits for it.
@@ -33,6 +36,7 @@ pub(super) async fn check(stun: Arc<StunClient>, asks: mpsc::Sender<Ask>, check:
     let (answer, answered) = oneshot::channel();
     let ask = Ask {
         relay: check.relay,
+        contacted: check.contacted,
         request: Request {
             protocol: check.inside.protocol,
             port,

@@ -18,7 +18,7 @@ use p2pnode_services::{
     config::{Address, Host},
     identity::proxy::{self, Follows},
 };
-use p2pnode_transports::{ClaimedTcp, ClaimedUdp, Family, Handle, StunClient, StunHandler as _};
+use p2pnode_transports::{ClaimedUdp, Family, Handle, StunClient, StunHandler as _};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream, UdpSocket, UnixStream},
@@ -27,6 +27,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::hold::Port;
 use crate::{config::Expose, core::mappings::Inside};
 
 /// Clients at once of one port. Beyond that, connections are closed and datagrams dropped.
@@ -51,6 +52,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Exposed {
     pub(super) expose: Expose,
     pub(super) inside: Inside,
+    pub(super) port: Port,
     _tasks: JoinSet<()>,
 }
 
@@ -59,36 +61,34 @@ impl Exposed {
     pub(super) fn open(expose: Expose, sockets: &Handle) -> Result<Self, String> {
         let mut tasks = JoinSet::new();
         let (stun, exposed) = (Arc::clone(sockets.stun()), Arc::new(expose.clone()));
-        let port = match expose.protocol {
+        let (number, port) = match expose.protocol {
             Protocol::Tcp => {
                 let claim = sockets.claim_tcp(Family::Ip4).map_err(|e| e.to_string())?;
                 let listener = claim.listen().map_err(|error| error.to_string())?;
-                let port = claim.port();
-                tasks.spawn(accept(claim, listener, exposed, stun));
-                port
+                tasks.spawn(accept(listener, exposed, stun));
+                (claim.port(), Port::Tcp(Arc::new(claim)))
             }
             Protocol::Udp => {
                 let claim = sockets.claim_udp(Family::Ip4).map_err(|e| e.to_string())?;
-                let port = claim.port();
-                tasks.spawn(receive(claim, exposed, stun));
-                port
+                let claim = Arc::new(claim);
+                tasks.spawn(receive(Arc::clone(&claim), exposed, stun));
+                (claim.port(), Port::Udp(claim))
             }
         };
         let protocol = expose.protocol;
         Ok(Self {
             expose,
-            inside: Inside { protocol, port },
+            inside: Inside {
+                protocol,
+                port: number,
+            },
+            port,
             _tasks: tasks,
         })
     }
 }
 
-async fn accept(
-    _claim: ClaimedTcp,
-    listener: TcpListener,
-    expose: Arc<Expose>,
-    stun: Arc<StunClient>,
-) {
+async fn accept(listener: TcpListener, expose: Arc<Expose>, stun: Arc<StunClient>) {
     let places = Arc::new(Semaphore::new(CLIENTS));
     let mut clients = JoinSet::new();
     loop {
@@ -170,8 +170,7 @@ struct Flow {
     _answers: JoinSet<()>,
 }
 
-async fn receive(claim: ClaimedUdp, expose: Arc<Expose>, stun: Arc<StunClient>) {
-    let claim = Arc::new(claim);
+async fn receive(claim: Arc<ClaimedUdp>, expose: Arc<Expose>, stun: Arc<StunClient>) {
     let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
     let mut buffer = vec![0; DATAGRAM];
     loop {

@@ -2,7 +2,7 @@
 
 use std::{future::pending, io};
 
-use libp2p::Stream;
+use libp2p::{PeerId, Stream};
 use p2pnode_protocol::{
     exchange::{Asking, Reply},
     probe::{self, Answer, Probe, Request},
@@ -16,6 +16,8 @@ use crate::core::mappings::Claim;
 pub(crate) struct Ask {
     /// Which relay: this one of those that can be asked, counted round and round.
     pub(crate) relay: usize,
+    /// The one that is asked only if there is no other.
+    pub(crate) contacted: Option<PeerId>,
     pub(crate) request: Request,
     /// `None` if no relay has answered.
     pub(crate) answer: oneshot::Sender<Option<Answer>>,

@@ -1,6 +1,7 @@
 //! Has ports mapped by the router: the sockets and timers of [`Mappings`]. Every request leaves from one port of the range.
 //!
 //! - [`check`]: has relays send nonces to what the router claims.
+//! - [`hold`]: keeps what the NAT gives where no router is asked.
 //! - [`link`]: what the event loop and this task exchange.
 //! - [`router`]: how the router is asked.
 //! - [`expose`]: ports that lead to targets, for clients that are not p2pnode.
@@ -8,6 +9,7 @@
 
 mod check;
 mod expose;
+mod hold;
 pub(crate) mod link;
 mod publish;
 mod router;
@@ -30,6 +32,7 @@ use tokio::{
 use self::{
     check::{Check, check},
     expose::Exposed,
+    hold::{Holder, Port},
     link::{Ask, Link},
     publish::Sinks,
     router::{Answer, CALLS, Io, claim, gateway, receive},
@@ -40,6 +43,7 @@ use crate::{
         Action, Checked, Claim, Entry, Event, Exposure, ExposureState, Gateway, Inside, Mappings,
         Method, changes,
     },
+    swarm::netcheck::Plan,
 };
 
 /// How often the punch ports are compared with what is mapped.
@@ -66,14 +70,15 @@ pub(crate) struct Asked {
 }
 
 impl Mapper {
-    /// `label` is what stands for this node in the DNS.
+    /// `relays` check mappings, and say how they see ports. `label` is what stands for this node in the DNS.
     pub(crate) fn start(
         config: &config::Mappings,
         methods: &[Method],
-        sockets: Handle,
+        relays: Plan,
         label: &str,
         seed: u64,
     ) -> (Self, Link, mpsc::Sender<Asked>) {
+        let sockets = relays.sockets.clone();
         let (stop, stopped) = oneshot::channel();
         let (asks, asked) = mpsc::channel(ASKS);
         let (claims, claimed) = watch::channel(Vec::new());
@@ -91,6 +96,7 @@ impl Mapper {
             missing: config.expose.clone(),
             gateway: None,
             io: None,
+            holder: Holder::new(relays),
             sockets,
         };
         let task = tokio::spawn(keeper.run(exposed, stopped));
@@ -148,6 +154,7 @@ struct Keeper {
     missing: Vec<Expose>,
     gateway: Option<Gateway>,
     io: Option<Io>,
+    holder: Holder,
 }
 
 impl Keeper {
@@ -168,6 +175,10 @@ impl Keeper {
                 _ = &mut stopped => break,
                 checked = self.outside.checked() => {
                     self.on_checked(checked);
+                    continue;
+                }
+                (inside, seen) = self.holder.seen() => {
+                    self.mappings.handle_held(inside, seen, Instant::now());
                     continue;
                 }
                 Some((id, answer)) = answered.recv() => {
@@ -212,6 +223,7 @@ impl Keeper {
         self.gateway = gateway.filter(|_| self.io.is_some());
         self.mappings.handle_gateway(self.gateway, now);
         self.mappings.handle_wanted(&wanted, now);
+        self.holder.retain(|inside| wanted.contains(&inside));
     }
 
     fn open(&mut self, expose: Expose, reports: Option<mpsc::Sender<Exposure>>) {
@@ -338,7 +350,7 @@ impl Keeper {
     async fn carry_out(&mut self) -> usize {
         let mut sent = 0;
         while let Some(action) = self.mappings.poll_action() {
-            let Some(io) = &self.io else { continue };
+            let io = self.io.as_ref();
             match action {
                 Action::Check {
                     inside,
@@ -349,19 +361,26 @@ impl Keeper {
                         inside,
                         external,
                         relay,
+                        contacted: self.holder.relay(inside),
                     };
                     self.outside.begin(asked, &self.sockets);
                 }
                 Action::Send { to, datagram } => {
+                    let Some(io) = io else { continue };
                     match io.socket.socket().send_to(&datagram, to).await {
                         Ok(_) => sent += 1,
                         Err(error) => tracing::debug!(%error, %to, "cannot ask the router"),
                     }
                 }
                 Action::Call { id, to, request } => {
-                    if io.calls.try_send((id, to, request)).is_err() {
+                    if io.is_none_or(|io| io.calls.try_send((id, to, request)).is_err()) {
                         self.mappings.handle_answer(id, None, Instant::now());
                     }
+                }
+                Action::Hold { inside } => {
+                    let open = self.exposed.iter().find(|open| open.port.inside == inside);
+                    let port = open.map_or(Port::Punch, |open| open.port.port.clone());
+                    self.holder.ask(inside, port);
                 }
             }
         }
@@ -418,6 +437,13 @@ fn due(at: Option<Instant>) -> impl Future<Output = ()> {
 fn report(event: &Event) {
     let own = tracing::field::Empty;
     match event {
+        Event::Granted {
+            inside,
+            external,
+            method: Method::Hold,
+        } => {
+            tracing::info!(own, protocol = inside.protocol.name(), port = inside.port, %external, "a port is held: traffic to a relay keeps its mapping");
+        }
         Event::Granted {
             inside,
             external,

@@ -4,6 +4,9 @@ use p2pnode_transports::PortRange;
 
 use crate::core::netcheck::HostFacts;
 
+/// After which time conntrack of this host forgets a flow of UDP. It is there if conntrack is.
+const UDP_TIMEOUT: &str = "/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream";
+
 /// Reads it from `/proc`.
 pub(super) async fn look(range: PortRange) -> HostFacts {
     let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
@@ -14,6 +17,9 @@ pub(super) async fn look(range: PortRange) -> HostFacts {
             Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
         }),
         reserved: read("ip_local_reserved_ports").map_or_else(Vec::new, |text| ranges(&text)),
+        udp_timeout: std::fs::read_to_string(UDP_TIMEOUT)
+            .ok()
+            .and_then(|text| text.trim().parse().ok()),
         timestamps: read("tcp_timestamps").map(|text| text.trim() != "0"),
         waiting: tables
             .iter()

@@ -5,7 +5,10 @@
 //! through. Nothing is sent but to the relays, and to the partner that a relay names.
 
 mod host;
+mod lifetime;
+mod nat64;
 mod path;
+mod reached;
 mod tcp;
 mod udp;
 
@@ -15,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::{join, join_all};
+use futures::future::{join_all, join4};
 use libp2p::PeerId;
 use p2pnode_protocol::addr::{self, Host};
 use p2pnode_transports::{Family, FamilyPolicy, Handle, PortRange, Transport};
@@ -24,7 +27,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::path::{Path, Target};
+pub(crate) use self::lifetime::LONGEST;
+use self::path::Path;
+pub(in crate::swarm) use self::{
+    path::{AGAIN, MAPPINGS, Target, request},
+    tcp::ask as ask_on,
+    udp::{ask, second_port},
+};
 use crate::{
     config::{Config, RelayAddr},
     core::{
@@ -33,6 +42,7 @@ use crate::{
         netcheck::{self, Answer, Facts, Leg, RelayFacts, Report, assess},
         port_search::Sample,
     },
+    swarm::autonat::{Nonces, Witness},
 };
 
 /// How long a look takes at most.
@@ -40,6 +50,16 @@ const WHOLE: Duration = Duration::from_millis(2_800);
 
 /// A name has to be resolved within this.
 const RESOLVE: Duration = Duration::from_millis(1_000);
+
+/// What a running node knows.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// What a router maps.
+    pub(crate) claims: Vec<Claim>,
+    /// Relays that may dial the punch ports, and the nonces by which they prove it.
+    pub(crate) witnesses: Vec<Witness>,
+    pub(crate) nonces: Nonces,
+}
 
 /// What to look at, and from where.
 #[derive(Debug, Clone)]
@@ -66,9 +86,27 @@ impl Plan {
         }
     }
 
-    /// Looks, within 3 s. `claims` are what a router maps.
-    pub(crate) async fn look(&self, claims: Vec<Claim>) -> Report {
-        assess(&self.gather(claims).await)
+    /// Looks, within 3 s without the `lifetime` of mappings.
+    pub(crate) async fn look(&self, known: Known, lifetime: bool) -> Report {
+        let mut facts = self.gather(known).await;
+        if lifetime {
+            self.lifetimes(&mut facts).await;
+        }
+        assess(&facts)
+    }
+
+    async fn lifetimes(&self, facts: &mut Facts) {
+        let looks = facts.paths.iter_mut().map(|path| async {
+            // One that has answered.
+            let answered = path.seen.iter().find(|seen| seen.mapped.is_some());
+            if let Some(by) = answered.map(|seen| seen.by)
+                && path.transport == Transport::Quic
+            {
+                let looked = lifetime::look(&self.sockets, path.family, by).await;
+                path.lifetime = Some(looked.unwrap_or_default());
+            }
+        });
+        join_all(looks).await;
     }
 
     /// How a relay sees the range; `None` if it answers no STUN over QUIC's port.
@@ -81,7 +119,7 @@ impl Plan {
         udp::sample(&self.sockets, target.addr).await
     }
 
-    async fn gather(&self, claims: Vec<Claim>) -> Facts {
+    async fn gather(&self, known: Known) -> Facts {
         let deadline = Instant::now() + WHOLE;
         let (targets, mut unresolved) = self.targets().await;
         let of = |(transport, family): (Transport, Family)| {
@@ -103,7 +141,25 @@ impl Plan {
                 }
             }
         });
-        let (mut paths, host) = join(join_all(looks), host::look(self.sockets.range())).await;
+        let (mut paths, host, nat64, reached) = join4(
+            join_all(looks),
+            host::look(self.sockets.range()),
+            nat64::look(&self.sockets),
+            reached::look(
+                &self.sockets,
+                &targets,
+                known.witnesses,
+                &known.nonces,
+                deadline,
+            ),
+        )
+        .await;
+        for (of, is_reached) in reached {
+            let mut paths = paths.iter_mut().map(|path| &mut path.facts);
+            if let Some(path) = paths.find(|path| (path.transport, path.family) == of) {
+                path.reached = Some(is_reached);
+            }
+        }
         believe_partners(&mut paths);
         let mut legs: BTreeMap<PeerId, Vec<Leg>> = BTreeMap::new();
         for path in &mut paths {
@@ -127,12 +183,13 @@ impl Plan {
             clock_ahead: paths.iter().find_map(|path| path.clock_ahead),
             paths: paths.into_iter().map(|path| path.facts).collect(),
             host,
-            claims,
+            nat64,
+            claims: known.claims,
         }
     }
 
     /// The addresses of the relays, and what cannot be resolved.
-    async fn targets(&self) -> (Vec<Target>, Vec<(PeerId, Leg)>) {
+    pub(in crate::swarm) async fn targets(&self) -> (Vec<Target>, Vec<(PeerId, Leg)>) {
         let resolved = self.relays.iter().map(|relay| async move {
             let endpoint = addr::dialable(&relay.addr.to_string()).ok()?;
             let only = Family::of(&relay.addr);

@@ -13,7 +13,7 @@ use crate::core::netcheck::{Answer, PathFacts};
 
 /// How long the relays have to answer, and how long one has to see other ports.
 pub(super) const LEGS: Duration = Duration::from_millis(1_000);
-pub(super) const MAPPINGS: Duration = Duration::from_millis(800);
+pub(in crate::swarm) const MAPPINGS: Duration = Duration::from_millis(800);
 
 /// How long strangers have to get in, at most: that they do not is known only after it.
 pub(super) const STRANGERS: Duration = Duration::from_millis(1_500);
@@ -22,17 +22,17 @@ pub(super) const STRANGERS: Duration = Duration::from_millis(1_500);
 pub(super) const SAMPLE: usize = 8;
 
 /// A request is repeated after this, and then after twice as long each time.
-pub(super) const AGAIN: Duration = Duration::from_millis(150);
+pub(in crate::swarm) const AGAIN: Duration = Duration::from_millis(150);
 
 /// Bytes of padding in a request, so that its answer may hold all that a relay has to say.
 pub(super) const PADDING: usize = 120;
 
 /// One address of a relay.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Target {
-    pub(super) relay: PeerId,
-    pub(super) transport: Transport,
-    pub(super) addr: SocketAddr,
+pub(in crate::swarm) struct Target {
+    pub(in crate::swarm) relay: PeerId,
+    pub(in crate::swarm) transport: Transport,
+    pub(in crate::swarm) addr: SocketAddr,
 }
 
 /// What the look at one transport and family yields.
@@ -56,7 +56,7 @@ impl Path {
 }
 
 /// A request with room for the whole answer.
-pub(super) fn request() -> Message {
+pub(in crate::swarm) fn request() -> Message {
     Message {
         padding: PADDING,
         info: Some(RelayInfo::default()),

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use futures::future::{join, join_all};
+use futures::future::{join_all, join3};
 use p2pnode_protocol::stun::{Change, Class, Message};
 use p2pnode_transports::{ClaimedTcp, Family, Handle, Transport, read_stun};
 use tokio::{
@@ -14,7 +14,10 @@ use tokio::{
 use super::path::{
     LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, place, request, sample_size,
 };
-use crate::core::netcheck::{Answer, Seen};
+use crate::core::netcheck::{Answer, FULL_PAYLOAD, Seen};
+
+/// Bytes of padding that take a full segment of Ethernet.
+const SEGMENT: usize = 1800;
 
 pub(super) async fn look(
     sockets: &Handle,
@@ -79,7 +82,9 @@ pub(super) async fn look(
         let got = ask_at(socket, relay).await;
         (socket.port(), got.and_then(|got| got.mapped))
     }));
-    let (seen_by, sampled) = join(mappings, asked).await;
+    let (seen_by, sampled, whole) =
+        join3(mappings, asked, full_segments(sockets, family, relay)).await;
+    path.facts.payload = whole.map(|came| if came { FULL_PAYLOAD } else { 0 });
     path.facts.seen.extend(seen_by);
     path.facts.sample = sampled;
 
@@ -106,6 +111,18 @@ fn seen(sockets: &Handle, port: u16, by: SocketAddr, got: Option<&Message>) -> S
     }
 }
 
+/// Whether the relay gets a request that takes a full segment; `None` if it does not even get a short one.
+async fn full_segments(sockets: &Handle, family: Family, relay: SocketAddr) -> Option<bool> {
+    let socket = sockets.claim_tcp(family).ok()?;
+    let stream = timeout(MAPPINGS, socket.connect(relay)).await.ok()?.ok()?;
+    let (stream, _) = ask(stream, &request(), MAPPINGS).await?;
+    let long = Message {
+        padding: SEGMENT,
+        ..request()
+    };
+    Some(ask(stream, &long, MAPPINGS).await.is_some())
+}
+
 async fn ask_at(socket: &ClaimedTcp, at: SocketAddr) -> Option<Message> {
     let asked = async {
         let stream = socket.connect(at).await.ok()?;
@@ -115,7 +132,7 @@ async fn ask_at(socket: &ClaimedTcp, at: SocketAddr) -> Option<Message> {
 }
 
 /// Asks on a stream, which is returned with the answer.
-async fn ask(
+pub(in crate::swarm) async fn ask(
     mut stream: TcpStream,
     message: &Message,
     within: Duration,

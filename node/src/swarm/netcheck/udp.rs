@@ -40,8 +40,8 @@ const KEPT: usize = 2;
 const LARGEST_SAMPLE: usize = 64;
 
 /// An answer: what it is, from where, after how long, and when by the wall clock.
-struct Got {
-    message: Message,
+pub(in crate::swarm) struct Got {
+    pub(in crate::swarm) message: Message,
     remote: SocketAddr,
     rtt: Duration,
     at: SystemTime,
@@ -142,6 +142,13 @@ pub(super) async fn look(
     path
 }
 
+/// The second port of a relay.
+pub(in crate::swarm) async fn second_port(sockets: &Handle, relay: SocketAddr) -> Option<u16> {
+    let got = ask(sockets.stun(), relay, &request(), MAPPINGS).await?;
+    let second = got.message.info?.second_port;
+    (second != 0).then_some(second)
+}
+
 /// How a relay sees the punch socket from two ports or addresses, and if it has two mappings, the free ports of the range.
 pub(super) async fn sample(sockets: &Handle, relay: SocketAddr) -> Option<Sample> {
     let stun = sockets.stun();
@@ -210,7 +217,7 @@ async fn ask_all(sockets: &Handle, targets: &[Target]) -> Vec<Option<Got>> {
 }
 
 /// Asks from the punch socket, again and again.
-async fn ask(
+pub(in crate::swarm) async fn ask(
     stun: &StunClient,
     to: SocketAddr,
     message: &Message,
@@ -242,7 +249,7 @@ async fn ask(
 }
 
 /// Asks from another port, until each of the messages is answered or the time is over.
-async fn ask_from(
+pub(super) async fn ask_from(
     socket: &ClaimedUdp,
     to: SocketAddr,
     messages: &[Message],

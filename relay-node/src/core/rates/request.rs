@@ -19,6 +19,8 @@ pub enum Request {
     Introduction,
     /// A nonce to a port of the peer.
     Probe,
+    /// A dial of an address of the peer.
+    Autonat,
     /// Admission by a token.
     Join,
     /// Any message of the directory.
@@ -44,13 +46,14 @@ pub(super) struct Terms {
 }
 
 impl Request {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::CircuitStream,
         Self::Reserve,
         Self::Connect,
         Self::Hop,
         Self::Introduction,
         Self::Probe,
+        Self::Autonat,
         Self::Join,
         Self::Directory,
         Self::Record,
@@ -72,6 +75,8 @@ impl Request {
             Self::Introduction => (1024, 16, 4),
             // Each mapping every 15 s, and some times more often while it fails.
             Self::Probe => (64, 4, 8),
+            // Each is a handshake: a peer asks when its addresses change.
+            Self::Autonat => (16, 1, 4),
             Self::Join => (32, 1, 8),
             Self::Record => (32, 1, 4),
             Self::Identify => (64, 4, 16),

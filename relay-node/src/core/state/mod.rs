@@ -17,6 +17,7 @@
 
 mod access;
 mod action;
+mod autonat;
 mod circuits;
 mod classes;
 mod connections;

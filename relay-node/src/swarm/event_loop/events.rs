@@ -5,7 +5,9 @@ use libp2p::{
     swarm::{ConnectionError, SwarmEvent},
 };
 use p2pnode_daemon::lossy::Stdout;
-use p2pnode_protocol::{directory, draining::Draining, exchange::Reply, from_remote, ping};
+use p2pnode_protocol::{
+    autonat::Response, directory, draining::Draining, exchange::Reply, from_remote, ping,
+};
 use p2pnode_transports::{Closed, Overuse, closed};
 use tracing::{debug, trace, warn};
 
@@ -141,6 +143,16 @@ impl EventLoop {
                 debug!(%peer, %connection, request = ?question.request, ?answer, "asks for a nonce");
                 let _ = question.reply.send(answer);
             }
+            BehaviourEvent::Autonat(Asked(question)) => {
+                let (peer, connection) = (question.peer, question.connection);
+                let dialed = state.dial_back(peer, connection, &question.request);
+                debug!(%peer, %connection, request = ?question.request, ?dialed, "asks to be dialed");
+                let nonce = question.request.nonce;
+                match dialed {
+                    Some(dialed) => self.dial_backs.dial(peer, dialed, nonce, question.reply),
+                    None => drop(question.reply.send(Response::DialRefused)),
+                }
+            }
             BehaviourEvent::Introduction(Replied { peer, reply, .. }) => {
                 let delivery = Delivery::of(matches!(reply, Reply::Answer(_)));
                 state.handle_introduction_sent(peer, delivery);
@@ -175,6 +187,7 @@ impl EventLoop {
             ) => {}
             BehaviourEvent::Join(Replied { request: never, .. })
             | BehaviourEvent::Probe(Replied { request: never, .. })
+            | BehaviourEvent::Autonat(Replied { request: never, .. })
             | BehaviourEvent::Hop(Replied { request: never, .. }) => match never {},
             BehaviourEvent::Gate(never) | BehaviourEvent::KeepAlive(never) => match never {},
         }

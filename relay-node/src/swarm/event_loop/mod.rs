@@ -33,6 +33,7 @@ use crate::{
         status::{Host, Status},
     },
     swarm::{
+        autonat::DialBacks,
         behaviour::Behaviour,
         boxed_handler::BoxedHandlers,
         listen::Listeners,
@@ -56,6 +57,7 @@ pub(crate) struct EventLoop {
     /// Copies of records that are under way: to which relay, and whose record.
     pub(crate) copies: HashMap<QueryId, (PeerId, PeerId)>,
     pub(crate) prober: Prober,
+    pub(crate) dial_backs: DialBacks,
     pub(crate) reloads: Reloads,
     /// Who wants to know the relay's state.
     pub(crate) questions: mpsc::Receiver<Question>,

@@ -7,6 +7,7 @@
 )]
 
 mod access;
+mod autonat;
 mod circuits;
 mod classes;
 mod connections;

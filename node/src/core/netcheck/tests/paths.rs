@@ -1,0 +1,111 @@
+//! What a path shows beyond mapping and filtering.
+
+use super::*;
+
+fn text(report: &Report, id: Id) -> (Status, String) {
+    let check = report.checks.iter().find(|check| check.id == id).unwrap();
+    (check.status, check.text.clone())
+}
+
+#[test]
+fn two_mappings_at_two_relays_are_symmetric_although_their_kind_is_unknown() {
+    let (_, nat) = LAB[6];
+    let mut path = nat.path(2);
+    // The second port of the first relay has not answered.
+    path.seen.remove(1);
+    let report = assess(&facts(vec![path]));
+    let nat = nat_of(&report);
+    assert_eq!((nat.mapping, nat.kind), (Mapping::Several, Kind::Symmetric));
+    assert_eq!(nat.mapping.is_stable(), Some(false));
+    assert_eq!(report.reaches(), Reaches::Relayed);
+    let json = serde_json::to_value(&report).unwrap();
+    let checks = json["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["id"] == "nat").unwrap();
+    assert_eq!(check["mapping"], "unknown");
+    assert!(serde_json::from_value::<Report>(json).is_ok());
+}
+
+#[test]
+fn lifetimes_are_named_where_they_were_looked_at() {
+    let lifetime = |idle_alive, idle_dead, age| {
+        let path = PathFacts {
+            lifetime: Some(Lifetime {
+                idle_alive,
+                idle_dead,
+                age,
+            }),
+            ..LAB[3].1.path(2)
+        };
+        text(&assess(&facts(vec![path])), Id::Lifetime)
+    };
+    let (status, text) = lifetime(Some(300), None, None);
+    assert_eq!(
+        (status, text.as_str()),
+        (Status::Ok, "idle mappings live for 300 s or longer")
+    );
+    let (status, text) = lifetime(Some(30), Some(60), None);
+    assert_eq!(
+        (status, text.as_str()),
+        (Status::Ok, "idle mappings end between 30 and 60 s")
+    );
+    let (status, text) = lifetime(None, Some(15), None);
+    assert_eq!(
+        (status, text.as_str()),
+        (Status::Warn, "idle mappings end within 15 s")
+    );
+    let (status, text) = lifetime(Some(300), None, Some(60));
+    assert_eq!(status, Status::Warn);
+    assert!(
+        text.starts_with("mappings end after 60 s of age although they are used"),
+        "{text}"
+    );
+    assert_eq!(lifetime(None, None, None).0, Status::Unknown);
+    let report = assess(&facts(vec![LAB[3].1.path(2)]));
+    assert!(!report.checks.iter().any(|check| check.id == Id::Lifetime));
+}
+
+#[test]
+fn what_autonat_shows_stands_where_no_router_maps_the_port() {
+    let reached = |is_reached| {
+        let path = PathFacts {
+            reached: Some((addr(OUTSIDE, PORT), is_reached)),
+            ..LAB[1].1.path(2)
+        };
+        text(&assess(&facts(vec![path])), Id::Mapping).1
+    };
+    assert_eq!(
+        reached(true),
+        "none needed: a relay reaches 203.0.113.7:40017 from another port (AutoNAT)"
+    );
+    assert_eq!(
+        reached(false),
+        "none: no relay reaches 203.0.113.7:40017 unasked (AutoNAT)"
+    );
+}
+
+#[test]
+fn a_dns64_is_named_by_its_prefix() {
+    let of = |nat64| {
+        let facts = Facts {
+            nat64,
+            ..facts(vec![LAB[3].1.path(2)])
+        };
+        text(&assess(&facts), Id::Nat64)
+    };
+    assert_eq!(of(Nat64::None).0, Status::Ok);
+    assert_eq!(of(Nat64::Unknown).0, Status::Ok, "IPv4 gets out");
+    let mut without = facts(vec![LAB[3].1.path(2)]);
+    without.nat64 = Nat64::Unknown;
+    without.relays[0].legs[0].family = Family::Ip6;
+    assert_eq!(text(&assess(&without), Id::Nat64).0, Status::Unknown);
+    let mut answer = p2pnode_protocol::dns64::question(7);
+    (answer[2], answer[7]) = (0x81, 1);
+    answer.extend([0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 60, 0, 16]);
+    let ip: std::net::Ipv6Addr = "64:ff9b::192.0.0.170".parse().unwrap();
+    answer.extend(ip.octets());
+    let prefix = p2pnode_protocol::dns64::answer(7, &answer)
+        .unwrap()
+        .unwrap();
+    let (_, text) = of(Nat64::Prefix(prefix));
+    assert!(text.starts_with("yes, 64:ff9b::/96"), "{text}");
+}
