@@ -536,8 +536,8 @@ proptest! {
                         prop_assert_eq!(to.ip(), ROUTER);
                         calls.push(id);
                     }
-                    // A relay decides where that goes: to the address of this node.
-                    Action::Check { .. } => {}
+                    // Relays are asked. One decides where a nonce goes: to the address of this node.
+                    Action::Check { .. } | Action::Hold { .. } => {}
                 }
             }
             while mappings.poll_event().is_some() {}

@@ -232,7 +232,7 @@ fn with_one_relay_exactly_what_needs_two_is_unknown() {
         let mapping = match lab.mapping {
             known @ (Mapping::None | Mapping::Apdm) => known,
             // The same at two ports of one address.
-            Mapping::Eim | Mapping::Adm | Mapping::Unknown => Mapping::Unknown,
+            Mapping::Eim | Mapping::Adm | Mapping::Several | Mapping::Unknown => Mapping::Unknown,
         };
         let filtering = if lab.lets_in[0] {
             Filtering::Unknown
