@@ -258,7 +258,7 @@ async fn iperf3() -> Result<()> {
     let sum = &report["end"]["sum"];
     let lost = sum["lost_percent"]
         .as_f64()
-        .context("no share of lost datagrams")?;
+        .with_context(|| format!("no share of lost datagrams: {report}"))?;
     ensure!(lost < 50.0 && sum["packets"].as_u64() > Some(100), "{sum}");
     Ok(())
 }

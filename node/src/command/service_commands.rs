@@ -137,7 +137,7 @@ fn saved(config: &Config) -> anyhow::Result<PeerAddresses> {
         Key::Throwaway { configured } => configured.as_ref(),
     };
     let file = key.map(|path| PeerAddresses::path(path));
-    Ok(PeerAddresses::open(file.as_deref())?)
+    PeerAddresses::open(file.as_deref())
 }
 
 fn read(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Config> {
