@@ -11,7 +11,7 @@ use p2pnode_tests::{
     prelude::*,
     probe,
     router::{granted, liar, mapping, router},
-    sandbox,
+    sandbox, schema,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

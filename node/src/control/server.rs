@@ -67,7 +67,7 @@ pub(crate) fn page(handle: Handle) -> Router {
     let look = async move |State(handle): State<Handle>| {
         let mut last = last.lock().await;
         if last.as_ref().is_none_or(|(at, _)| at.elapsed() > LOOK) {
-            let report = handle.netcheck().await;
+            let report = handle.netcheck(false).await;
             let report = report.map_err(|_| Refusal::stopping(OWNER))?;
             *last = Some((Instant::now(), report));
         }

@@ -12,6 +12,7 @@
 mod answers;
 mod calls;
 mod checks;
+mod ending;
 mod hold;
 mod interface;
 mod lease;
@@ -30,7 +31,7 @@ use std::{
 
 use p2pnode_protocol::mapping::{ROUTER_PORT, nat_pmp, pcp, ssdp};
 
-use self::{interface::LEASE, lease::Lease, search::Search, upnp::Upnp};
+use self::{ending::Releases, interface::LEASE, lease::Lease, search::Search, upnp::Upnp};
 
 pub(crate) use self::interface::{
     Action, Checked, Claim, Event, Exposure, ExposureState, Gateway, Inside, Lost, MappingState,
@@ -55,6 +56,8 @@ pub(crate) struct Mappings {
     upnp: Upnp,
     /// The router's epoch, and when it was read.
     epoch: Option<(u32, Instant)>,
+    /// What the router is to confirm before the end.
+    ending: Releases,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
 }
@@ -72,6 +75,7 @@ impl Mappings {
             look_again: None,
             upnp: Upnp::default(),
             epoch: None,
+            ending: Releases::default(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -197,15 +201,6 @@ impl Mappings {
         self.expire(now);
     }
 
-    /// Releases every mapping. The driver carries out the actions and waits for answers a moment.
-    pub(crate) fn handle_shutdown(&mut self) {
-        let all: Vec<_> = self.leases.keys().copied().collect();
-        for inside in all {
-            self.release(inside);
-        }
-        self.leases.clear();
-    }
-
     fn ask(&mut self, method: Method, gateway: Gateway, inside: Inside, now: Instant) {
         let Some(lease) = self.leases.get_mut(&inside) else {
             return;
@@ -259,15 +254,17 @@ impl Mappings {
     }
 
     fn release(&mut self, inside: Inside) {
-        let Some((gateway, lease)) = self.gateway.zip(self.leases.get(&inside)) else {
-            return;
-        };
-        let (Some(method), Some(external)) = (lease.method(), lease.external()) else {
-            return;
-        };
+        let release = self.release_of(inside);
+        self.actions.extend(release);
+    }
+
+    /// Has the router drop a mapping, if it has made one.
+    fn release_of(&mut self, inside: Inside) -> Option<Action> {
+        let (gateway, lease) = self.gateway.zip(self.leases.get(&inside))?;
+        let (method, external) = lease.method().zip(lease.external())?;
         let to = SocketAddr::new(gateway.router, ROUTER_PORT);
-        let release = match method {
-            Method::Pcp => Action::Send {
+        match method {
+            Method::Pcp => Some(Action::Send {
                 to,
                 datagram: map(
                     gateway,
@@ -276,19 +273,15 @@ impl Mappings {
                     0,
                     lease.wish(gateway.router.is_ipv6()),
                 ),
-            },
+            }),
             Method::NatPmp => {
                 let datagram = nat_pmp::map_request(inside.protocol, inside.port, 0, 0).to_vec();
-                Action::Send { to, datagram }
+                Some(Action::Send { to, datagram })
             }
-            Method::Upnp => match self.upnp.delete(inside, external.port()) {
-                Some(call) => call,
-                None => return,
-            },
+            Method::Upnp => self.upnp.delete(inside, external.port()),
             // Nobody was asked for it, and it ends without traffic.
-            Method::Hold => return,
-        };
-        self.actions.push_back(release);
+            Method::Hold => None,
+        }
     }
 }
 

@@ -307,6 +307,43 @@ fn each_method_maps_the_port_and_leaves_nothing_behind() {
     }
 }
 
+/// A slow router answers what it was asked before the shutdown, and loses datagrams.
+#[test]
+fn an_end_is_confirmed_by_an_answer_that_the_mapping_ended_and_asked_for_until_then() {
+    for (method, lifetime) in [(Method::Pcp, 4..8), (Method::NatPmp, 12..16)] {
+        let mut world = World::new(&[method], &[method]);
+        assert_eq!(world.run(SECOND), granted("203.0.113.7:40017", method));
+        let answers = |world: &mut World| {
+            let mut answers = Vec::new();
+            while let Some(Action::Send { to, datagram }) = world.mappings.poll_action() {
+                answers.extend(world.router.datagram(to, &datagram, world.now));
+            }
+            answers
+        };
+        world.mappings.handle_shutdown();
+        let lost = answers(&mut world);
+        world.mappings.handle_no_release_answer();
+        let ended = answers(&mut world);
+        assert_eq!(ended, lost, "{method:?}");
+        let mut late = ended.clone();
+        for answer in &mut late {
+            answer[lifetime.clone()].copy_from_slice(&7200_u32.to_be_bytes());
+        }
+        let router = SocketAddr::new(ROUTER, ROUTER_PORT);
+        let other = SocketAddr::new(OWN, ROUTER_PORT);
+        for (from, said, has_ended) in [
+            (router, &late, false),
+            (other, &ended, false),
+            (router, &ended, true),
+        ] {
+            for answer in said {
+                world.mappings.handle_release_answer(from, answer);
+            }
+            assert_eq!(world.mappings.has_ended(), has_ended, "{method:?} {from}");
+        }
+    }
+}
+
 #[test]
 fn pcp_is_taken_where_the_router_knows_everything_and_a_mode_takes_only_its_own() {
     let mut world = World::new(&ROUTERS, &ROUTERS);

@@ -26,7 +26,7 @@ use p2pnode_transports::{Family, Handle, Interfaces, Transport};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
-    time::{Sleep, sleep, timeout},
+    time::{Sleep, interval, sleep, timeout},
 };
 
 use self::{
@@ -50,6 +50,8 @@ use crate::{
 const PORTS: Duration = Duration::from_secs(2);
 /// How long a shutdown waits for the router to confirm that mappings have ended.
 const RELEASE: Duration = Duration::from_secs(1);
+/// After this long without its confirmation it is asked again.
+const AGAIN: Duration = Duration::from_millis(250);
 /// Requests for nonces that wait for the event loop.
 const ASKS: usize = 16;
 /// The largest datagram that is read whole: SSDP's.
@@ -346,9 +348,8 @@ impl Keeper {
             .handle_checked(asked.inside, asked.external, outcome, now);
     }
 
-    /// Carries out what is to be done. Returns how many datagrams were sent.
-    async fn carry_out(&mut self) -> usize {
-        let mut sent = 0;
+    /// Carries out what is to be done.
+    async fn carry_out(&mut self) {
         while let Some(action) = self.mappings.poll_action() {
             let io = self.io.as_ref();
             match action {
@@ -367,9 +368,8 @@ impl Keeper {
                 }
                 Action::Send { to, datagram } => {
                     let Some(io) = io else { continue };
-                    match io.socket.socket().send_to(&datagram, to).await {
-                        Ok(_) => sent += 1,
-                        Err(error) => tracing::debug!(%error, %to, "cannot ask the router"),
+                    if let Err(error) = io.socket.socket().send_to(&datagram, to).await {
+                        tracing::debug!(%error, %to, "cannot ask the router");
                     }
                 }
                 Action::Call { id, to, request } => {
@@ -384,25 +384,52 @@ impl Keeper {
                 }
             }
         }
-        sent
     }
 
     /// Releases every mapping, and takes back what is published.
     async fn end(mut self, mut answered: mpsc::Receiver<Answer>) {
         self.mappings.handle_shutdown();
-        let datagrams = self.carry_out().await;
-        let io = self.io.take();
+        self.carry_out().await;
+        let Self {
+            mut mappings,
+            sinks,
+            io,
+            ..
+        } = self;
         let confirmed = async {
-            let mut buffer = [0; DATAGRAM];
-            for _ in 0..datagrams {
-                let _ = receive(io.as_ref(), &mut buffer).await;
+            if let Some(io) = &io {
+                confirm(&mut mappings, io).await;
             }
             // Ends the queue of calls.
             drop(io);
             while answered.recv().await.is_some() {}
         };
         // A router that confirms nothing lets the leases end.
-        let (_, ()) = tokio::join!(timeout(RELEASE, confirmed), self.sinks.stop());
+        let (_, ()) = tokio::join!(timeout(RELEASE, confirmed), sinks.stop());
+    }
+}
+
+/// Waits until the router has dropped every mapping.
+async fn confirm(mappings: &mut Mappings, io: &Io) {
+    let mut buffer = [0; DATAGRAM];
+    let mut again = interval(AGAIN);
+    again.reset();
+    while !mappings.has_ended() {
+        tokio::select! {
+            received = io.socket.socket().recv_from(&mut buffer) => {
+                if let Ok((length, from)) = received {
+                    mappings.handle_release_answer(from, &buffer[..length]);
+                }
+            }
+            _ = again.tick() => mappings.handle_no_release_answer(),
+        }
+        while let Some(action) = mappings.poll_action() {
+            if let Action::Send { to, datagram } = action
+                && let Err(error) = io.socket.socket().send_to(&datagram, to).await
+            {
+                tracing::debug!(%error, %to, "cannot ask the router");
+            }
+        }
     }
 }
 
