@@ -210,9 +210,9 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
     }
 }
 
-fn search(report: &SearchReport) -> String {
+pub(super) fn search(report: &SearchReport) -> String {
     let mut text = match report.class {
-        Some(SearchClass { here, there }) => format!("ports {here} here, {there} there: "),
+        Some(SearchClass { here, there, .. }) => format!("ports {here} here, {there} there: "),
         None => String::new(),
     };
     let _ = match report.reason {

@@ -173,6 +173,30 @@ pub(super) async fn sample(sockets: &Handle, relay: SocketAddr) -> Option<Sample
     Some(Sample { punch, ports, free })
 }
 
+/// How a relay sees the punch socket from one of its ports, and the next port of the range, which is returned.
+pub(super) async fn sample_next(
+    sockets: &Handle,
+    relay: SocketAddr,
+) -> Option<(Sample, ClaimedUdp)> {
+    let punch = punch_socket(sockets, relay).await?;
+    let socket = sockets.claim_udp(Family::from(relay.ip())).ok()?;
+    let got = ask_from(&socket, relay, &[request()], MAPPINGS).await;
+    let (message, _) = got.into_iter().next().flatten()?;
+    let mapped = message.mapped.filter(|at| at.ip() == punch.ip())?;
+    let sample = Sample {
+        punch: vec![punch],
+        ports: vec![(socket.port(), mapped.port())],
+        free: 1,
+    };
+    Some((sample, socket))
+}
+
+/// How a relay sees the punch socket.
+pub(super) async fn punch_socket(sockets: &Handle, relay: SocketAddr) -> Option<SocketAddr> {
+    let got = ask(sockets.stun(), relay, &request(), MAPPINGS).await?;
+    got.message.mapped
+}
+
 fn leg(sockets: &Handle, target: &Target, got: Option<&Got>, is_alive: Option<Duration>) -> Answer {
     match got.map(|got| got.rtt).or(is_alive) {
         Some(rtt) => Answer::After(rtt),
