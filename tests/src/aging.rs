@@ -28,7 +28,7 @@ table ip aging {{
     map ports {{ type inet_service : inet_service; }}
     chain postrouting {{
         type nat hook postrouting priority 90; policy accept;
-        oifname \"{WAN}\" snat ip to {outside} : udp sport map @ports
+        oifname \"{WAN}\" meta l4proto udp snat ip to {outside} : udp sport map @ports
     }}
 }}
 END"

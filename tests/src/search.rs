@@ -125,8 +125,7 @@ impl Searched {
 
     /// How many probes left each side's NAT.
     pub async fn probes(&self) -> Result<[usize; 2]> {
-        let (a, b) = (&self.peers.a, &self.peers.b);
-        Ok([probes(a, b).await?, probes(b, a).await?])
+        self.peers.probes().await
     }
 }
 
@@ -149,6 +148,14 @@ impl Searching {
         args.run_on(&self.a.host, name)?
             .reserves(&self.a.host)
             .await
+    }
+
+    /// How many probes left each side's NAT.
+    pub async fn probes(&self) -> Result<[usize; 2]> {
+        Ok([
+            probes(&self.a, &self.b).await?,
+            probes(&self.b, &self.a).await?,
+        ])
     }
 
     /// Waits until A's search sends.

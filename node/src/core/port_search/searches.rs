@@ -14,7 +14,7 @@ use super::{
     search::{Counts, Ended},
     side::{Sample, confidence, next_side, side},
 };
-use crate::core::search_report::{NoSearch, SearchClass, SearchOutcome, SearchReport};
+use crate::core::search_report::{NoSearch, PortClass, SearchClass, SearchOutcome, SearchReport};
 
 /// How long a peer rests after a search: after the first, the second, and each that follows.
 const RESTS: [Duration; 3] = [
@@ -475,10 +475,18 @@ impl Searches {
         }
         self.steps.push_back(Step::Report(SearchReport {
             peer,
-            class: active.sides.map(|(own, theirs)| SearchClass {
-                here: (&own).into(),
-                there: (&theirs).into(),
-                confidence,
+            class: active.sides.map(|(own, theirs)| match active.moves {
+                // The block of an offer is the one port to which the path moves.
+                true => SearchClass {
+                    here: PortClass::Stable,
+                    there: PortClass::Stable,
+                    confidence,
+                },
+                false => SearchClass {
+                    here: (&own).into(),
+                    there: (&theirs).into(),
+                    confidence,
+                },
             }),
             took: now - active.began,
             sent: counts.sent,

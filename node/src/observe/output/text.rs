@@ -215,13 +215,16 @@ pub(super) fn search(report: &SearchReport) -> String {
         Some(SearchClass { here, there, .. }) => format!("ports {here} here, {there} there: "),
         None => String::new(),
     };
+    if report.moves {
+        text = "the path moves to another port: ".to_owned();
+    }
     let _ = match report.reason {
         Some(reason) => write!(text, "not tried ({})", reason.words()),
         None => write!(
             text,
-            "sent {}, received {} -> {}",
-            count(report.sent as usize),
-            count(report.received as usize),
+            "sent {} probes, received {} -> {}",
+            report.sent,
+            report.received,
             plain(report.outcome)
         ),
     };
