@@ -53,6 +53,8 @@ pub(crate) struct PortSearches {
     watch: Option<(mpsc::Receiver<SocketAddr>, JoinSet<()>)>,
     /// The port that a path moves to.
     next: Option<ClaimedUdp>,
+    /// The ports to which paths have moved, oldest first: none is taken again before all others.
+    used: Vec<u16>,
 }
 
 impl PortSearches {
@@ -61,10 +63,13 @@ impl PortSearches {
     }
 
     pub(crate) fn sample_next(&mut self, plan: Plan, relay: PeerId) {
-        self.start(async move { Done::SampledNext(plan.sample_next(relay).await) });
+        let used = self.used.clone();
+        self.start(async move { Done::SampledNext(plan.sample_next(relay, &used).await) });
     }
 
     pub(crate) fn keep(&mut self, next: ClaimedUdp) {
+        self.used.retain(|port| *port != next.port());
+        self.used.push(next.port());
         self.next = Some(next);
     }
 

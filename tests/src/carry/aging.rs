@@ -108,8 +108,9 @@ fn moves(a: &Node, seen: usize) -> usize {
 
 fn losses(a: &Node, seen: usize, peer: &str) -> usize {
     let is_loss = |event: &&Event| {
-        event.text("/peer") == peer
-            && (event.name() == "disconnected" || event.path_kind() == "relayed")
+        let is_lost =
+            event.name() == "disconnected" && !event.text("/reason").starts_with("closed");
+        event.text("/peer") == peer && (is_lost || event.connects(peer, "relayed"))
     };
     a.process.events().iter().skip(seen).filter(is_loss).count()
 }

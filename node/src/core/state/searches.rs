@@ -14,7 +14,7 @@ use super::{Action, Event, NodeState};
 use crate::{
     core::{
         event,
-        peers::PathKind,
+        peers::{How, PathKind},
         port_search::{Counts, Ended, Sample, SearchOutcome, SearchReport, Step},
     },
     punch::{By, FoundPair, Reason, Record},
@@ -42,9 +42,12 @@ impl NodeState {
         }
     }
 
-    /// A side that knows that its NAT is symmetric does not wait for the punch to fail: it has a head start.
+    /// A side that has dialed and knows that its NAT is symmetric does not wait for the punch to fail: it has a head start. The
+    /// other side may be one that no relay can reach.
     pub(super) fn search_soon(&mut self, peer: PeerId, now: Instant) {
-        if self.searches.is_hard() && self.soon.len() < PEERS {
+        let path = self.best_path(&peer);
+        let has_dialed = path.is_some_and(|path| path.how == How::Dialed);
+        if has_dialed && self.searches.is_hard() && self.soon.len() < PEERS {
             self.soon.insert(peer, now + HEAD_START);
         }
     }

@@ -76,9 +76,13 @@ impl Plan {
         udp::sample(&self.sockets, self.over_quic(relay).await?).await
     }
 
-    /// How a relay sees the next port of the range, and that port.
-    pub(crate) async fn sample_next(&self, relay: PeerId) -> Option<(Sample, ClaimedUdp)> {
-        udp::sample_next(&self.sockets, self.over_quic(relay).await?).await
+    /// How a relay sees the next port of the range, and that port. Of `used` it takes the first, if no other is free.
+    pub(crate) async fn sample_next(
+        &self,
+        relay: PeerId,
+        used: &[u16],
+    ) -> Option<(Sample, ClaimedUdp)> {
+        udp::sample_next(&self.sockets, self.over_quic(relay).await?, used).await
     }
 
     /// How a relay sees the punch socket.
