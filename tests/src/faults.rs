@@ -1,13 +1,16 @@
 //! What happens to a network while nodes run in it: paths are cut, NATs forget their flows, get another address.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     command::{load_rules, run},
     lab::{Site, WAN},
-    nat::Policy,
+    nat::{Mapping, Policy},
 };
 
 /// Where the addresses that [`Site::renumber`] hands out begin, in the last octet: far above those that the lab assigns.
@@ -117,6 +120,16 @@ impl Site {
         self.reboots += 1;
         let rules = policy.rebooted(self.reboots).rules(WAN, Some(outside));
         self.translate(rules)
+    }
+
+    /// Makes a NAT that gives ports of a block give these.
+    pub fn gives(&self, ports: RangeInclusive<u16>) -> Result<()> {
+        let (Some(policy), Some(IpAddr::V4(outside))) = (Policy::of(self.kind), self.outside)
+        else {
+            bail!("{} maps nothing", self.router.name());
+        };
+        let mapping = Some(Mapping::Block(*ports.start(), *ports.end()));
+        self.translate(Policy { mapping, ..policy }.rules(WAN, Some(outside)))
     }
 
     /// Loads the rules of a NAT. They flush all others; a cut, which is not the NAT's, stays.

@@ -9,6 +9,7 @@
 //! the process has one thread. So each test file names its tests in [`lab_tests!`], and a program calls [`sandbox::enter`] as the first thing in `main`. Where that is refused, the lab names what to do.
 
 pub mod admin;
+pub mod aging;
 pub mod args;
 pub mod artifacts;
 pub mod bins;

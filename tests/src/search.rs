@@ -28,10 +28,10 @@ const PROBE: usize = 20 + 8 + 24;
 
 /// A lab of two peers, of which the second one runs.
 pub struct Searching {
-    a: Peer,
-    b: Peer,
-    b_node: Node,
-    relay: Relay,
+    pub a: Peer,
+    pub b: Peer,
+    pub b_node: Node,
+    pub relay: Relay,
     range: RangeInclusive<u16>,
     transports: Vec<Transport>,
 }
@@ -61,6 +61,30 @@ impl Searched {
     ) -> Result<Searching> {
         let relay = Relay::start(lab, "relay").await?;
         let (a, b) = (Peer::new(lab, "a", a).await?, Peer::new(lab, "b", b).await?);
+        Self::between(relay, a, b, range, transports).await
+    }
+
+    /// Of two NATs with blocks so small that the budget finds a pair in all but one of 10^20 searches.
+    pub async fn in_small_blocks(lab: &Lab, range: RangeInclusive<u16>) -> Result<Searching> {
+        let relay = Relay::start(lab, "relay").await?;
+        let kind = NatKind::SymmetricBlock;
+        let (a, b) = (
+            Peer::new(lab, "a", kind).await?,
+            Peer::new(lab, "b", kind).await?,
+        );
+        for peer in [&a, &b] {
+            peer.site.gives(30_000..=30_255)?;
+        }
+        Self::between(relay, a, b, range, &[Transport::Quic]).await
+    }
+
+    async fn between(
+        relay: Relay,
+        a: Peer,
+        b: Peer,
+        range: RangeInclusive<u16>,
+        transports: &[Transport],
+    ) -> Result<Searching> {
         let args = NodeArgs::new(&relay, &b.host, transports);
         let launch = args.range(range.clone()).searching().run_on(&b.host, "b")?;
         Ok(Searching {
@@ -101,8 +125,7 @@ impl Searched {
 
     /// How many probes left each side's NAT.
     pub async fn probes(&self) -> Result<[usize; 2]> {
-        let (a, b) = (&self.peers.a, &self.peers.b);
-        Ok([probes(a, b).await?, probes(b, a).await?])
+        self.peers.probes().await
     }
 }
 
@@ -118,14 +141,33 @@ pub struct Series {
 }
 
 impl Searching {
-    /// Lets A run, too, dial B, and search as often as it takes, or until it has searched so often without success.
-    pub async fn run(&self, most: usize) -> Result<Series> {
+    /// Lets A run, too, under this name.
+    pub async fn a_runs(&self, name: &str) -> Result<Node> {
         let args = NodeArgs::new(&self.relay, &self.a.host, &self.transports);
         let args = args.range(self.range.clone()).searching();
-        let a = args
-            .run_on(&self.a.host, "a")?
+        args.run_on(&self.a.host, name)?
             .reserves(&self.a.host)
-            .await?;
+            .await
+    }
+
+    /// How many probes left each side's NAT.
+    pub async fn probes(&self) -> Result<[usize; 2]> {
+        Ok([
+            probes(&self.a, &self.b).await?,
+            probes(&self.b, &self.a).await?,
+        ])
+    }
+
+    /// Waits until A's search sends.
+    pub async fn a_sends(&self) -> Result<()> {
+        let to: IpAddr = self.b.site.outside_ip4().context("no address outside")?;
+        let is_sent = |packet: &Packet| is_probe(packet) && packet.destination.ip() == to;
+        self.a.edge().until("a probe", SERIES, is_sent).await
+    }
+
+    /// Lets A run, too, dial B, and search as often as it takes, or until it has searched so often without success.
+    pub async fn run(&self, most: usize) -> Result<Series> {
+        let a = self.a_runs("a").await?;
         let _dial = a.start_dial("dial", &self.b_node.id)?;
         let ends = |events: &[Event]| {
             let is_direct = |event: &Event| event.connects(&self.b_node.id, "direct");
@@ -173,14 +215,15 @@ impl Searching {
     }
 }
 
+fn is_probe(packet: &Packet) -> bool {
+    packet.outgoing && packet.protocol == Protocol::Udp && packet.length == PROBE
+}
+
 async fn probes(from: &Peer, to: &Peer) -> Result<usize> {
     from.settle().await?;
     let to: IpAddr = to.site.outside_ip4().context("no address outside")?;
     let sent = from.edge().packets(Side::Outside);
-    let is_probe = |packet: &&Packet| {
-        packet.outgoing && packet.protocol == Protocol::Udp && packet.length == PROBE
-    };
-    let probes: Vec<_> = sent.iter().filter(is_probe).collect();
+    let probes: Vec<_> = sent.iter().filter(|packet| is_probe(packet)).collect();
     let stray = probes.iter().find(|probe| probe.destination.ip() != to);
     ensure!(stray.is_none(), "a probe went to a third party: {stray:?}");
     Ok(probes.len())

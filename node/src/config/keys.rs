@@ -19,7 +19,10 @@ use p2pnode_transports::Transport;
 
 use super::{
     Config, Dial, Discovery, Key, KnownPeer, Log, Mappings, Mdns, Punch, checks, host,
-    kinds::{ADVERTISE, CONGESTION, FAMILY, FILTER, PORT_RANGE, RELAY, SEARCH, SERVICE, TRANSPORT},
+    kinds::{
+        ADVERTISE, CONGESTION, FAMILY, FILTER, PORT_RANGE, RELAY, ROTATE, SEARCH, SERVICE,
+        TRANSPORT,
+    },
     mapping, share,
 };
 
@@ -93,6 +96,14 @@ impl Config {
                 "Whether to search for a pair of ports after a punch over QUIC has failed because of a symmetric NAT. At most 3,000 \
                  packets a series. auto: where that may find one. off: such peers stay relayed.",
                 &SEARCH,
+                "auto",
+            ),
+            rotate: reader.one(
+                "punch.rotate",
+                "When direct paths over QUIC move to the next port of the range, where the NAT drops mappings by their age. auto: \
+                 after half the age that a relay has seen a mapping reach. An age: after half of that. off: never. Needs \
+                 punch.search.",
+                &ROTATE,
                 "auto",
             ),
         };

@@ -7,7 +7,7 @@ use p2pnode_daemon::config::{
 use p2pnode_protocol::{addr, quote};
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange, Transport};
 
-use super::{AdvertiseTemplate, PunchFilter, RelayAddr, Service};
+use super::{AdvertiseTemplate, PunchFilter, RelayAddr, Rotate, Service};
 
 pub(super) const PORT_RANGE: Kind<PortRange> = Kind {
     expects: "a range of ports such as 40000-40050, or one port",
@@ -42,6 +42,21 @@ pub(super) const SEARCH: Kind<bool> = Kind {
     form: Form::Choice(&["auto", "off"]),
     parse: |text| kind::choose(text, &[("auto", true), ("off", false)]),
     print: |searches| if *searches { "auto" } else { "off" }.to_owned(),
+};
+
+pub(super) const ROTATE: Kind<Rotate> = Kind {
+    expects: "auto, off or the age at which mappings end, such as 60s",
+    form: Form::Text,
+    parse: |text| match text {
+        "auto" => Ok(Rotate::Auto),
+        "off" => Ok(Rotate::Off),
+        age => (kind::DURATION.parse)(age).map(Rotate::After),
+    },
+    print: |rotate| match rotate {
+        Rotate::Auto => "auto".to_owned(),
+        Rotate::Off => "off".to_owned(),
+        Rotate::After(age) => (kind::DURATION.print)(age),
+    },
 };
 
 pub(super) const SERVICE: Kind<Service> = Kind {

@@ -19,6 +19,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::PathBuf,
+    time::Duration,
 };
 
 use libp2p::{Multiaddr, PeerId};
@@ -137,6 +138,20 @@ pub(crate) struct Punch {
     pub deny: Vec<PunchFilter>,
     /// Whether to search for a pair of ports where a punch fails because of a symmetric NAT.
     pub search: bool,
+    /// When direct paths leave a port of which the NAT drops the mapping by age.
+    pub rotate: Rotate,
+}
+
+/// When direct paths leave a port of which the NAT drops the mapping by age.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Rotate {
+    /// Never.
+    Off,
+    /// As a relay sees mappings end.
+    #[default]
+    Auto,
+    /// Mappings end at this age.
+    After(Duration),
 }
 
 /// Where dials look for peers before they ask a relay.

@@ -27,6 +27,9 @@ pub struct SearchReport {
     pub ignored: u32,
     /// How it ended.
     pub outcome: SearchOutcome,
+    /// Whether a direct path was to move to another port, before its mapping dies of age.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moves: bool,
     /// Why it was not tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<NoSearch>,
@@ -39,6 +42,9 @@ pub struct SearchClass {
     pub here: PortClass,
     /// The NAT of the peer.
     pub there: PortClass,
+    /// How sure `here` is, in percent: 100 less the chance that random ports would have looked alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<u8>,
 }
 
 /// How a NAT gives ports to new mappings.

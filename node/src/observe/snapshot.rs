@@ -126,6 +126,7 @@ impl Snapshot<'_> {
             candidates,
             decided_by: peers.decided_by(peer),
             last_punch: self.last_punch(peer),
+            last_search: self.state.last_search(peer),
             reason: self.not_direct(peer),
             sessions: self.served.sessions.unwrap_or_default(),
             finding: best.and_then(|path| self.state.finding(&path)),

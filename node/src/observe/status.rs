@@ -19,6 +19,7 @@ use crate::{
         json,
         mappings::{Claim, Method},
         peers::{Axis, DecidedBy, Path, PathKind},
+        port_search::SearchReport,
     },
     punch::{AttemptEnd, By, CandidateRecord, Reason, Record, Role},
 };
@@ -284,6 +285,9 @@ pub struct Why {
     pub decided_by: Option<DecidedBy>,
     /// The last attempt at a punch.
     pub last_punch: Option<PunchStatus>,
+    /// How the last search for ports has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_search: Option<SearchReport>,
     /// Why the path is not direct, once the node has given up for now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,

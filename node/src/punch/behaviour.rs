@@ -292,9 +292,10 @@ impl Behaviour {
                 record.locals.dedup();
                 Event::Attempt(record)
             }
-            other @ (Event::Direct { .. } | Event::GaveUp { .. } | Event::Unvouched { .. }) => {
-                other
-            }
+            other @ (Event::Direct { .. }
+            | Event::GaveUp { .. }
+            | Event::Unvouched { .. }
+            | Event::Listed { .. }) => other,
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
     relay::{SimRelay, both},
 };
 use crate::{
-    config::RelayAddr,
+    config::{RelayAddr, Rotate},
     core::{
         dialer::Sources,
         mappings::{Claim, Inside, Method},
@@ -248,6 +248,7 @@ impl World {
         let state = NodeState::new(
             Settings {
                 searches: true,
+                rotate: Rotate::Auto,
                 local,
                 relays,
                 reservations: setup.reservations,

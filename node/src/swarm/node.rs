@@ -105,6 +105,7 @@ pub(crate) fn start(
         port_range: config.dial.port_range,
         punches: config.punch.enabled,
         searches: config.punch.search,
+        rotate: config.punch.rotate,
         introducers: introducers(config),
         allowed: swarm::allowed(config),
         sources: discovery.sources(),

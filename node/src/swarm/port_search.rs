@@ -17,7 +17,7 @@ use tokio::{
 
 use super::netcheck::Plan;
 use crate::{
-    core::port_search::{Action, Begin, Counts, Does, Ended, Hop, Sample, Search, Socket},
+    core::port_search::{Action, Aging, Begin, Counts, Does, Ended, Hop, Sample, Search, Socket},
     punch::{FoundPair, Role},
 };
 
@@ -30,10 +30,14 @@ const WAITING: usize = 64;
 /// What is known of a datagram: more bytes than a probe has, if it is longer.
 type Start = ([u8; PROBE + 1], usize);
 
-/// What is over.
+/// What is over, or seen.
 #[derive(Debug)]
 pub(crate) enum Done {
     Sampled(Option<Sample>),
+    /// The same, with the port that a path moves to.
+    SampledNext(Option<(Sample, ClaimedUdp)>),
+    /// A relay sees the punch socket here.
+    Seen(SocketAddr),
     Searched {
         peer: PeerId,
         ended: Ended,
@@ -42,34 +46,60 @@ pub(crate) enum Done {
     },
 }
 
-/// The one look at the range, or search, that runs.
+/// The one look at the range, or search, that runs, and the look at the punch socket.
 #[derive(Default)]
-pub(crate) struct PortSearches(Option<(oneshot::Receiver<Done>, JoinSet<()>)>);
+pub(crate) struct PortSearches {
+    running: Option<(oneshot::Receiver<Done>, JoinSet<()>)>,
+    watch: Option<(mpsc::Receiver<SocketAddr>, JoinSet<()>)>,
+    /// The port that a path moves to.
+    next: Option<ClaimedUdp>,
+    /// The ports to which paths have moved, oldest first: none is taken again before all others.
+    used: Vec<u16>,
+}
 
 impl PortSearches {
     pub(crate) fn sample(&mut self, plan: Plan, relay: PeerId) {
         self.start(async move { Done::Sampled(plan.sample(relay).await) });
     }
 
+    pub(crate) fn sample_next(&mut self, plan: Plan, relay: PeerId) {
+        let used = self.used.clone();
+        self.start(async move { Done::SampledNext(plan.sample_next(relay, &used).await) });
+    }
+
+    pub(crate) fn keep(&mut self, next: ClaimedUdp) {
+        self.used.retain(|port| *port != next.port());
+        self.used.push(next.port());
+        self.next = Some(next);
+    }
+
     pub(crate) fn search(&mut self, begin: Begin, sockets: Handle) {
-        self.start(run(begin, sockets));
+        let next = self.next.take().filter(|_| begin.moves);
+        self.start(run(begin, sockets, next));
     }
 
     /// Ends it: its sockets close.
     pub(crate) fn stop(&mut self) {
-        self.0 = None;
+        self.running = None;
+        self.next = None;
+    }
+
+    /// Has this relay look at the punch socket from now on, or none.
+    pub(crate) fn watch(&mut self, plan: Plan, relay: Option<PeerId>) {
+        self.watch = relay.map(|relay| {
+            let (sender, seen) = mpsc::channel(1);
+            let mut tasks = JoinSet::new();
+            tasks.spawn(watch(plan, relay, sender));
+            (seen, tasks)
+        });
     }
 
     pub(crate) async fn next(&mut self) -> Done {
-        if let Some((done, _)) = &mut self.0 {
-            let done = done.await;
-            self.0 = None;
-            if let Ok(done) = done {
-                return done;
-            }
-            tracing::warn!("the task of a search for ports has panicked");
+        tokio::select! {
+            done = finished(&mut self.running) => done,
+            Some(at) = seen(&mut self.watch) => Done::Seen(at),
+            else => pending().await,
         }
-        pending().await
     }
 
     fn start(&mut self, task: impl Future<Output = Done> + Send + 'static) {
@@ -79,7 +109,44 @@ impl PortSearches {
             // An error means that it is stopped.
             let _ = sender.send(task.await);
         });
-        self.0 = Some((done, tasks));
+        self.running = Some((done, tasks));
+    }
+}
+
+async fn finished(running: &mut Option<(oneshot::Receiver<Done>, JoinSet<()>)>) -> Done {
+    if let Some((done, _)) = running {
+        let done = done.await;
+        *running = None;
+        if let Ok(done) = done {
+            return done;
+        }
+        tracing::warn!("the task of a search for ports has panicked");
+    }
+    pending().await
+}
+
+async fn seen(watch: &mut Option<(mpsc::Receiver<SocketAddr>, JoinSet<()>)>) -> Option<SocketAddr> {
+    match watch {
+        Some((seen, _)) => seen.recv().await,
+        None => pending().await,
+    }
+}
+
+/// Reports how a relay sees the punch socket, again and again.
+async fn watch(plan: Plan, relay: PeerId, seen: mpsc::Sender<SocketAddr>) {
+    let mut known: Option<(SocketAddr, Instant)> = None;
+    loop {
+        if let Some(at) = plan.punch_socket(relay).await {
+            let now = Instant::now();
+            known = known
+                .filter(|(before, _)| *before == at)
+                .or(Some((at, now)));
+            if seen.send(at).await.is_err() {
+                return;
+            }
+        }
+        let age = known.map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        tokio::time::sleep(Aging::interval(age)).await;
     }
 }
 
@@ -92,9 +159,10 @@ struct Sockets {
     probes: mpsc::Receiver<(SocketAddr, [u8; PROBE])>,
 }
 
-async fn run(begin: Begin, handle: Handle) -> Done {
-    let (peer, role) = (begin.peer, role(&begin));
-    let mut sockets = Sockets::open(handle, Family::from(begin.own.ip()), begin.plan.sockets);
+async fn run(begin: Begin, handle: Handle, next: Option<ClaimedUdp>) -> Done {
+    let (peer, role, moves) = (begin.peer, role(&begin), begin.moves);
+    let family = Family::from(begin.own.ip());
+    let mut sockets = Sockets::open(handle, family, begin.plan.sockets, next);
     let mut search = Search::new(
         begin.plan,
         begin.key,
@@ -129,6 +197,7 @@ async fn run(begin: Begin, handle: Handle) -> Done {
                 remote,
                 own,
                 role,
+                moves,
             };
             sockets
                 .hand_over(socket, remote)
@@ -153,10 +222,11 @@ fn role(begin: &Begin) -> Role {
 }
 
 impl Sockets {
-    fn open(handle: Handle, family: Family, count: u16) -> Self {
+    fn open(handle: Handle, family: Family, count: u16, next: Option<ClaimedUdp>) -> Self {
         let (sender, datagrams) = mpsc::channel(WAITING);
         let mut readers = JoinSet::new();
-        let claimed = (0..count).map_while(|_| handle.claim_udp(family).ok());
+        let others = std::iter::from_fn(|| handle.claim_udp(family).ok());
+        let claimed = next.into_iter().chain(others).take(count.into());
         let opened: Vec<_> = claimed.map(Arc::new).collect();
         for (nth, socket) in (0..count).zip(&opened) {
             readers.spawn(read(nth, Arc::clone(socket), sender.clone()));

@@ -1,5 +1,6 @@
 //! What a session promises while nodes, relays and networks fail: a forward of one node to a service of another, in the lab.
 
+mod aging;
 mod traffic;
 
 use std::time::{Duration, Instant};
@@ -8,7 +9,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tokio::time::sleep;
 
-pub use self::traffic::{AGAIN, Echo, LISTEN, TARGET, Traffic};
+pub use self::{
+    aging::{Aged, aging},
+    traffic::{AGAIN, Echo, LISTEN, TARGET, Traffic},
+};
 
 use crate::{
     args::Transport,

@@ -1,9 +1,11 @@
 //! How often, how soon and with how many packets a pair of ports is found through NATs that map by destination.
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
 
 use anyhow::{Context as _, Result};
 use p2pnode_tests::{
+    carry::aging,
+    delay::Link,
     lab::Lab,
     nat::{NatKind, RANGE},
     search::{Searched, Series},
@@ -17,6 +19,9 @@ use super::{
 use crate::tools;
 
 const RUNS: u16 = 20;
+
+/// The age at which the carriers that do so drop mappings.
+const LIFETIME: Duration = Duration::from_secs(60);
 
 const WIDE: RangeInclusive<u16> = 40000..=40255;
 
@@ -57,6 +62,15 @@ pub(crate) struct Args {
     /// How many labs at a time. Searches wait more than they compute.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     parallel: u16,
+    /// Round trip between any two sites, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    rtt: u64,
+    /// Loss on each way, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    loss: f64,
+    /// Instead: for so many minutes, a forward carries bytes through a NAT that drops each mapping 60 s after it was made.
+    #[arg(long, value_name = "MINUTES")]
+    aging: Option<u64>,
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -72,7 +86,48 @@ impl Cell {
     }
 }
 
+/// How a session fares while its mappings die of age.
+fn age(minutes: u64, args: &Args) -> Result<Report> {
+    let lasts = Duration::from_secs(minutes * 60);
+    let aged = tools::runtime()?.block_on(async {
+        let link = Link::rtt(Duration::from_millis(args.rtt)).loss(args.loss);
+        let lab = Lab::new("search-aging").await?;
+        aging(lab, link, LIFETIME, lasts, usize::MAX, false).await
+    })?;
+    let mut report = Report::new(
+        "search-aging",
+        format!(
+            "A forward over {minutes} min at a round trip of {} ms and {} % loss, with a chunk of 64 KiB each 10 ms. The NAT drops each \
+             mapping 60 s after it was made, and gives another port afterwards; `punch.rotate: 60s`.",
+            args.rtt, args.loss
+        ),
+    );
+    let figures = [
+        ("moves of the path", "moves", aged.moves as f64),
+        ("losses of the path", "losses", aged.losses as f64),
+        (
+            "longest pause",
+            "ms",
+            aged.longest_pause.as_secs_f64() * 1e3,
+        ),
+        (
+            "bytes each way",
+            "MiB",
+            aged.bytes as f64 / f64::from(1 << 20),
+        ),
+    ];
+    for (title, unit, value) in figures {
+        let mut figure = Figure::new(title, unit, Better::Less);
+        figure.push("60 s of age", vec![Row::new("p2pnode", [value])]);
+        report.figures.push(figure);
+    }
+    Ok(report)
+}
+
 pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
+    if let Some(minutes) = args.aging {
+        return age(minutes, args);
+    }
     let runs = args.common.runs.unwrap_or(RUNS);
     let only = args.only.as_deref().unwrap_or_default();
     let mut share = Figure::new("pairs found in time", "% of the runs", Better::More);
@@ -83,7 +138,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
         Better::Less,
     );
     for cell in cells().iter().filter(|cell| cell.label().contains(only)) {
-        let measured = tools::runtime()?.block_on(measure(cell, args.parallel, runs))?;
+        let measured = tools::runtime()?.block_on(measure(cell, args, runs))?;
         let met = measured.iter().filter(|run| cell.is_met(run)).count();
         let percent = 100.0 * met as f64 / measured.len().max(1) as f64;
         eprintln!("search: {}: {percent} %", cell.label());
@@ -102,26 +157,29 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     let mut report = Report::new(
         "search",
         format!(
-            "{runs} searches for a pair of ports in each cell, each in a lab of its own. Probes are counted in the captures of both \
-             routers, over all series of a run; none goes anywhere else, and none leaves from outside the range."
+            "{runs} searches for a pair of ports in each cell, each in a lab of its own, at a round trip of {} ms and {} % loss. Probes are \
+             counted in the captures of both routers, over all series of a run; none goes anywhere else, and none leaves from outside the range.",
+            args.rtt, args.loss
         ),
     );
     report.figures.extend([share, time, packets]);
     Ok(report)
 }
 
-async fn measure(cell: &Cell, parallel: u16, runs: u16) -> Result<Vec<Series>> {
+async fn measure(cell: &Cell, args: &Args, runs: u16) -> Result<Vec<Series>> {
+    let link = Link::rtt(Duration::from_millis(args.rtt)).loss(args.loss);
     let mut waiting = 0..runs;
     let (mut running, mut measured) = (JoinSet::new(), Vec::new());
     loop {
-        while running.len() < usize::from(parallel)
+        while running.len() < usize::from(args.parallel)
             && let Some(run) = waiting.next()
         {
             let name = format!("search-{}-{}-{run}", cell.nats.0, cell.nats.1);
             let (nats, range, series) = (cell.nats, cell.range.clone(), cell.series);
             running.spawn(async move {
-                let lab = Lab::new(&name).await?;
+                let mut lab = Lab::new(&name).await?;
                 let peers = Searched::start(&lab, nats.0, nats.1, range).await?;
+                lab.impair(link)?;
                 let run = peers.run(series).await?;
                 drop(peers);
                 lab.succeeded();

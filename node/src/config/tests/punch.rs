@@ -112,6 +112,7 @@ fn deny_beats_allow_and_no_allow_permits_all() {
             allow: filters(allow),
             deny: filters(deny),
             search: true,
+            rotate: Rotate::Auto,
         };
         punch.permits(&addr.parse().unwrap())
     };

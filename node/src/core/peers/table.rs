@@ -26,9 +26,14 @@ pub(crate) struct Connection {
     pub via: Option<ConnectionId>,
     /// Its last ping was not answered.
     distressed: bool,
+    /// Another one has taken its place, before the mapping of this one dies of age.
+    is_left: bool,
     /// Whether the peer lists the protocol of hole punching on it; `None` before it has identified itself.
     lists_punching: Option<bool>,
 }
+
+/// Connections that are younger come of the same dial.
+const SIBLINGS: Duration = Duration::from_secs(2);
 
 /// All open connections, and the best path of each peer.
 #[derive(Debug)]
@@ -114,6 +119,7 @@ impl PeerTable {
             rtt: None,
             via,
             distressed: false,
+            is_left: false,
             lists_punching: None,
         };
         self.connections.insert(id, connection);
@@ -195,6 +201,25 @@ impl PeerTable {
             let peer = connection.peer;
             self.choose(&peer);
         }
+    }
+
+    /// This connection has been made to take the place of the peer's older direct ones. Returns whether there are any.
+    pub(crate) fn handle_moved(&mut self, id: ConnectionId, now: Instant) -> bool {
+        let Some(peer) = self.connections.get(&id).map(|connection| connection.peer) else {
+            return false;
+        };
+        let mut are_left = false;
+        for other in self.by_peer.get(&peer).into_iter().flatten() {
+            if let Some(connection) = self.connections.get_mut(other)
+                && connection.path.kind == PathKind::Direct
+                && connection.since + SIBLINGS < now
+            {
+                connection.is_left = true;
+                are_left = true;
+            }
+        }
+        self.choose(&peer);
+        are_left
     }
 
     /// A connection came out of a hole punch.
@@ -300,7 +325,7 @@ impl PeerTable {
     fn choose(&mut self, peer: &PeerId) {
         let is_distressed = |id: &ConnectionId| {
             let connection = self.connections.get(id);
-            connection.is_some_and(|connection| connection.distressed)
+            connection.is_some_and(|connection| connection.distressed || connection.is_left)
         };
         let mut ranked: Vec<_> = self.scored(peer).collect();
         ranked.sort_by_key(|(score, id)| (is_distressed(id), *score));

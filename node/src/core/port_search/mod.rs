@@ -7,16 +7,19 @@
 //!
 //! Decision 1000 says why.
 
+mod aging;
 mod budget;
+mod looks;
 mod plan;
 mod search;
 mod searches;
 mod side;
 
 pub(crate) use self::{
-    plan::Does,
+    aging::Aging,
+    plan::{Begin, Does},
     search::{Action, Counts, Ended, Hop, Search, Socket},
-    searches::{Ask, Begin, Searches, Step},
+    searches::{Ask, Searches, Step},
     side::Sample,
 };
 

@@ -2,11 +2,13 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use libp2p::PeerId;
+
 use super::budget::{BURST, OUTSTANDING, PAUSE};
 use crate::core::search_report::NoSearch;
 use p2pnode_protocol::{
     Family,
-    port_search::{LOWEST_PORT, Ports, Side},
+    port_search::{Key, LOWEST_PORT, Part, Ports, Side},
 };
 
 /// The most packets of a series, and the most within 30 s.
@@ -25,6 +27,9 @@ const TAKEN: u32 = 32;
 
 /// How often a small space is searched.
 const PASSES: u32 = 3;
+
+/// How often each socket opens at most: the openings are repeated while the longest series lasts.
+const ROUNDS: u32 = 16;
 
 /// Probes arrive after this, and the relay's word.
 const LATE: Duration = Duration::from_secs(3);
@@ -59,6 +64,26 @@ pub(crate) struct Plan {
     pub(crate) lasts: Duration,
 }
 
+/// A search to begin.
+#[derive(Debug, Clone)]
+pub(crate) struct Begin {
+    pub(crate) peer: PeerId,
+    /// This side's punch socket, as its relay sees it.
+    pub(crate) own: SocketAddr,
+    pub(crate) plan: Plan,
+    pub(crate) key: Key,
+    pub(crate) part: Part,
+    pub(crate) seed: u64,
+    /// Whether a direct path moves to this pair.
+    pub(crate) moves: bool,
+}
+
+impl PartialEq for Begin {
+    fn eq(&self, other: &Self) -> bool {
+        (self.peer, &self.plan, self.part) == (other.peer, &other.plan, other.part)
+    }
+}
+
 impl Plan {
     /// The plan of this side.
     ///
@@ -87,7 +112,9 @@ impl Plan {
         }
         let opened = u32::from(opened);
         let searched = own.ports.or(theirs.ports).unwrap_or(Ports::Random);
+        let is_one = |ports: Option<Ports>| ports.is_some_and(|ports| size(ports, opened) == 1);
         let probes = match does {
+            Does::Both if is_one(own.ports) && is_one(theirs.ports) => ROUNDS,
             Does::Both => BOTH_HARD,
             Does::Opens | Does::Probes => IN_ALL.min(size(searched, opened) * PASSES),
         };
@@ -97,10 +124,19 @@ impl Plan {
             remote: theirs.mapped,
             space: theirs.ports,
             opened,
-            packets: if does == Does::Opens { IN_ALL } else { probes },
+            packets: match does {
+                Does::Opens => IN_ALL.min(opened * ROUNDS),
+                Does::Probes | Does::Both => probes,
+            },
             most_outstanding,
             lasts: takes(probes, most_outstanding) + LATE,
         })
+    }
+
+    /// Whether each side has one known port.
+    pub(crate) fn is_of_one_port(&self) -> bool {
+        let is_one = |ports| matches!(ports, Ports::Block { from, to } if from == to);
+        self.does == Does::Both && self.opened == 1 && self.space.is_some_and(is_one)
     }
 
     /// The remote's ports in the order of their numbers.

@@ -21,6 +21,9 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// A small space is searched again after this.
 const REST: Duration = Duration::from_millis(500);
 
+/// Two known ports: their packets are repeated after this.
+const REPEAT: Duration = Duration::from_millis(200);
+
 /// How much later the probes begin than the search, for an opening to be there: of the side that answers, whose word is under way.
 const LATER: Duration = Duration::from_millis(300);
 const SOONER: Duration = Duration::from_millis(50);
@@ -320,8 +323,17 @@ impl Search {
             let socket = (nth % ports + nth / ports) % usize::from(self.plan.sockets.max(1));
             let socket = u16::try_from(socket).unwrap_or_default();
             let to = SocketAddr::new(self.plan.remote.ip(), port);
-            self.send(Kind::Probe, Socket::Opened(socket), to, Hop::All);
+            let is_one = self.plan.is_of_one_port();
+            // The side that begins first opens its own NAT; the other side's packet then passes.
+            let hop = match is_one && nth == 0 && self.part == Part::Answerer {
+                true => Hop::Near,
+                false => Hop::All,
+            };
+            self.send(Kind::Probe, Socket::Opened(socket), to, hop);
             sent += 1;
+            if is_one {
+                self.probes.due = now + REPEAT;
+            }
         }
         sent
     }

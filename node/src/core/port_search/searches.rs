@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -10,11 +9,12 @@ use libp2p::PeerId;
 use p2pnode_protocol::port_search::{Key, Nonce, Offer, Part, Ports, Side};
 
 use super::{
-    plan::Plan,
+    looks::Look,
+    plan::{Begin, Plan},
     search::{Counts, Ended},
-    side::{Sample, side},
+    side::{Sample, confidence, next_side, side},
 };
-use crate::core::search_report::{NoSearch, SearchClass, SearchOutcome, SearchReport};
+use crate::core::search_report::{NoSearch, PortClass, SearchClass, SearchOutcome, SearchReport};
 
 /// How long a peer rests after a search: after the first, the second, and each that follows.
 const RESTS: [Duration; 3] = [
@@ -25,10 +25,11 @@ const RESTS: [Duration; 3] = [
 
 /// The most searches of a node in an hour, for all peers together: 36,000 packets.
 const PER_HOUR: usize = 12;
-const HOUR: Duration = Duration::from_secs(3_600);
+const MOVES_PER_HOUR: usize = 600;
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A relay has seen the range within this, and the peer has answered within that.
-const SAMPLED: Duration = Duration::from_secs(5);
+pub(super) const SAMPLED: Duration = Duration::from_secs(5);
 const ANSWERED: Duration = Duration::from_secs(8);
 
 /// The most peers of which a rest is remembered.
@@ -39,6 +40,8 @@ const PEERS: usize = 512;
 pub(crate) enum Step {
     /// Have this relay look at the range; [`Searches::handle_sample`] follows.
     Sample(PeerId),
+    /// Have this relay look at the port that a path moves to; [`Searches::handle_sample`] follows, too.
+    SampleNext(PeerId),
     /// Ask the relay to pass an offer on.
     Ask(Ask),
     /// Begin a search; [`Searches::handle_ended`] follows.
@@ -57,44 +60,30 @@ pub(crate) struct Ask {
     pub(crate) offer: Offer,
 }
 
-/// A search to begin.
-#[derive(Debug, Clone)]
-pub(crate) struct Begin {
-    pub(crate) peer: PeerId,
-    /// This side's punch socket, as its relay sees it.
-    pub(crate) own: SocketAddr,
-    pub(crate) plan: Plan,
-    pub(crate) key: Key,
-    pub(crate) part: Part,
-    pub(crate) seed: u64,
-}
-
-impl PartialEq for Begin {
-    fn eq(&self, other: &Self) -> bool {
-        (self.peer, &self.plan, self.part) == (other.peer, &other.plan, other.part)
-    }
-}
-
 /// The searches of a node: one at a time.
 #[derive(Debug)]
 pub(crate) struct Searches {
     local: PeerId,
-    enabled: bool,
+    pub(super) enabled: bool,
     rng: fastrand::Rng,
-    active: Option<Active>,
+    pub(super) active: Option<Active>,
     rests: BTreeMap<PeerId, Rest>,
     begun: VecDeque<Instant>,
+    moved: VecDeque<Instant>,
     /// The last look at the range, by this relay.
-    sample: Option<(PeerId, Sample)>,
-    steps: VecDeque<Step>,
+    pub(super) sample: Option<(PeerId, Sample)>,
+    pub(super) look: Look,
+    pub(super) steps: VecDeque<Step>,
 }
 
 #[derive(Debug)]
-struct Active {
+pub(super) struct Active {
     peer: PeerId,
     relay: PeerId,
     /// Whether this node has made the first offer.
     asks: bool,
+    /// Whether the peer is direct, and its path is to move before a mapping dies of age.
+    moves: bool,
     began: Instant,
     until: Instant,
     phase: Phase,
@@ -128,7 +117,13 @@ impl Searches {
             active: None,
             rests: BTreeMap::new(),
             begun: VecDeque::new(),
+            moved: VecDeque::new(),
             sample: None,
+            look: Look {
+                by: None,
+                failures: 0,
+                next: None,
+            },
             steps: VecDeque::new(),
         }
     }
@@ -140,9 +135,10 @@ impl Searches {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let rests = self.rests.values().filter(|rest| rest.relay.is_some());
         let rests = rests.map(|rest| rest.until);
+        let look = self.look.by.map(|(_, until)| until).or(self.look.next);
         match &self.active {
             Some(active) => Some(active.until),
-            None => rests.min(),
+            None => rests.chain(look).min(),
         }
     }
 
@@ -161,6 +157,11 @@ impl Searches {
             };
             self.end(outcome, None, Counts::default(), now);
             return Vec::new();
+        }
+        self.look.next.take_if(|next| *next <= now);
+        if self.look.by.is_some_and(|(_, until)| until <= now) {
+            self.steps.push_back(Step::Stop);
+            self.looked(None, now);
         }
         let due = self.rests.iter_mut().filter_map(|(peer, rest)| {
             let is_due = rest.until <= now && rest.relay.take().is_some();
@@ -198,11 +199,33 @@ impl Searches {
             self.rests.insert(peer, Rest { until, rung, relay });
             return;
         }
-        self.sample(peer, relay, None, now);
+        self.activate(peer, relay, Phase::Sampling(None), false, now);
+        self.sample(relay, now);
     }
 
-    /// A peer offers a search over this relay, or answers an offer.
-    pub(crate) fn handle_offer(&mut self, peer: PeerId, relay: PeerId, offer: Offer, now: Instant) {
+    /// The path to a direct peer is to move to the next port before its mapping dies of age.
+    pub(crate) fn handle_aged(&mut self, peer: PeerId, relay: PeerId, now: Instant) {
+        let is_idle = self.active.is_none() && self.look.by.is_none();
+        if self.enabled && is_idle && self.may_move(now) {
+            self.activate(peer, relay, Phase::Sampling(None), true, now);
+            self.sample_next(relay);
+        }
+    }
+
+    /// Whether the path to a direct peer is being moved.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.moves)
+    }
+
+    /// A peer offers a search over this relay, or answers an offer. `moves`: the peer is direct.
+    pub(crate) fn handle_offer(
+        &mut self,
+        peer: PeerId,
+        relay: PeerId,
+        offer: Offer,
+        moves: bool,
+        now: Instant,
+    ) {
         if !self.enabled {
             return;
         }
@@ -216,15 +239,23 @@ impl Searches {
                 return;
             }
             self.active = None;
-            self.steps.push_back(Step::Stop);
+            self.stop();
         }
         // The other side's clock may be a little ahead.
         let rests =
             |rest: &Rest| now + (RESTS[rest.rung.saturating_sub(1).min(2)] / 4) < rest.until;
-        if self.rests.get(&peer).is_some_and(rests) || !self.has_budget(now) {
+        let may = match moves {
+            true => self.may_move(now),
+            false => !self.rests.get(&peer).is_some_and(rests) && self.has_budget(now),
+        };
+        if !may {
             return;
         }
-        self.sample(peer, relay, Some(offer), now);
+        self.activate(peer, relay, Phase::Sampling(Some(offer)), moves, now);
+        match moves {
+            true => self.sample_next(relay),
+            false => self.sample(relay, now),
+        }
     }
 
     /// The relay does not pass the offer on.
@@ -238,25 +269,23 @@ impl Searches {
 
     /// What a relay has seen of the range.
     pub(crate) fn handle_sample(&mut self, sample: Option<Sample>, now: Instant) {
-        let Some(Active {
-            relay,
-            phase: Phase::Sampling(_),
-            ..
-        }) = &self.active
-        else {
-            return;
+        let is_wanted = |active: &Active| matches!(active.phase, Phase::Sampling(_));
+        let Some(relay) = self.active.as_ref().filter(|active| is_wanted(active)) else {
+            return self.looked(sample, now);
         };
-        let relay = *relay;
+        if relay.moves {
+            return match sample.as_ref().and_then(next_side) {
+                Some(side) => self.offer(side, now),
+                None => self.end(SearchOutcome::NoSample, None, Counts::default(), now),
+            };
+        }
+        let relay = relay.relay;
+        self.look = Look::default();
         let Some(side) = sample.as_ref().and_then(side) else {
             return self.end(SearchOutcome::NoSample, None, Counts::default(), now);
         };
         self.sample = sample.map(|sample| (relay, sample));
         self.offer(side, now);
-    }
-
-    /// The addresses of this host have changed: what was seen of the range holds no longer.
-    pub(crate) fn handle_network_changed(&mut self) {
-        self.sample = None;
     }
 
     /// A peer is direct, or gone.
@@ -265,7 +294,7 @@ impl Searches {
             rest.relay = None;
         }
         if self.is_with(peer) {
-            self.steps.push_back(Step::Stop);
+            self.stop();
             self.end(SearchOutcome::Needless, None, Counts::default(), now);
         }
     }
@@ -295,23 +324,45 @@ impl Searches {
         self.begun.len() < PER_HOUR
     }
 
-    fn sample(&mut self, peer: PeerId, relay: PeerId, offer: Option<Offer>, now: Instant) {
+    fn sample_next(&mut self, relay: PeerId) {
+        self.look.by = None;
+        self.steps.push_back(Step::SampleNext(relay));
+    }
+
+    /// Paths move at most so often in an hour, for all peers together.
+    fn may_move(&mut self, now: Instant) -> bool {
+        while self.moved.front().is_some_and(|at| *at + HOUR <= now) {
+            self.moved.pop_front();
+        }
+        self.moved.len() < MOVES_PER_HOUR
+    }
+
+    fn activate(&mut self, peer: PeerId, relay: PeerId, phase: Phase, moves: bool, now: Instant) {
         self.active = Some(Active {
             peer,
             relay,
-            asks: offer.is_none(),
+            asks: matches!(phase, Phase::Sampling(None)),
+            moves,
             began: now,
             until: now + SAMPLED,
-            phase: Phase::Sampling(offer),
+            phase,
             sides: None,
         });
+    }
+
+    fn sample(&mut self, relay: PeerId, now: Instant) {
         let known = self.sample.as_ref().filter(|(by, _)| *by == relay);
         let side = known.and_then(|(_, sample)| side(sample));
         // Where a sequential NAT is changes.
         let side = side.filter(|side| !matches!(side.ports, Some(Ports::Sequential { .. })));
         match side {
             Some(side) => self.offer(side, now),
-            None => self.steps.push_back(Step::Sample(relay)),
+            // The look that goes on serves.
+            None if self.look.by.is_some_and(|(by, _)| by == relay) => {}
+            None => {
+                self.look.by = None;
+                self.steps.push_back(Step::Sample(relay));
+            }
         }
     }
 
@@ -363,8 +414,13 @@ impl Searches {
             return;
         };
         active.sides = Some((own, theirs));
+        let moves = active.moves;
         let plan = match Plan::new(&own, &theirs) {
-            Ok(plan) => plan,
+            Ok(plan) if !moves || plan.is_of_one_port() => plan,
+            Ok(_) => {
+                let why = Some(NoSearch::RandomBoth);
+                return self.end(SearchOutcome::NotTried, why, Counts::default(), now);
+            }
             Err(why) => {
                 return self.end(SearchOutcome::NotTried, Some(why), Counts::default(), now);
             }
@@ -372,7 +428,10 @@ impl Searches {
         active.phase = Phase::Running;
         // Its task ends it before.
         active.until = now + plan.lasts * 2;
-        self.begun.push_back(now);
+        match moves {
+            true => self.moved.push_back(now),
+            false => self.begun.push_back(now),
+        }
         let begin = Begin {
             peer: active.peer,
             own: own.mapped,
@@ -380,6 +439,7 @@ impl Searches {
             key,
             part,
             seed: self.rng.u64(..),
+            moves,
         };
         self.steps.push_back(Step::Begin(begin));
     }
@@ -403,26 +463,37 @@ impl Searches {
                 (RESTS[rung.min(2)], rung + 1, active.asks)
             }
         };
-        if outcome == SearchOutcome::NotFound {
+        let confidence = self.sample.as_ref().map(|(_, sample)| confidence(sample));
+        if outcome == SearchOutcome::NotFound && !active.moves {
             self.sample = None;
         }
         self.rests.retain(|_, rest| rest.until + HOUR > now);
-        if self.rests.len() < PEERS {
+        if self.rests.len() < PEERS && !active.moves {
             let relay = again.then_some(active.relay);
             let (until, rung) = (now + rest, next);
             self.rests.insert(peer, Rest { until, rung, relay });
         }
         self.steps.push_back(Step::Report(SearchReport {
             peer,
-            class: active.sides.map(|(own, theirs)| SearchClass {
-                here: (&own).into(),
-                there: (&theirs).into(),
+            class: active.sides.map(|(own, theirs)| match active.moves {
+                // The block of an offer is the one port to which the path moves.
+                true => SearchClass {
+                    here: PortClass::Stable,
+                    there: PortClass::Stable,
+                    confidence,
+                },
+                false => SearchClass {
+                    here: (&own).into(),
+                    there: (&theirs).into(),
+                    confidence,
+                },
             }),
             took: now - active.began,
             sent: counts.sent,
             received: counts.received,
             ignored: counts.ignored,
             outcome,
+            moves: active.moves,
             reason,
         }));
     }

@@ -31,6 +31,21 @@ pub(crate) fn side(sample: &Sample) -> Option<Side> {
     })
 }
 
+/// The same with the next port of the range in place of the punch port, to which a path moves; `None` behind a symmetric NAT.
+pub(crate) fn next_side(sample: &Sample) -> Option<Side> {
+    let punch = sample.punch.first()?;
+    let is_hard = sample.punch.iter().any(|other| other != punch);
+    let (_, next) = sample.ports.first().filter(|_| !is_hard)?;
+    Some(Side {
+        mapped: SocketAddr::new(punch.ip(), *next),
+        ports: Some(Ports::Block {
+            from: *next,
+            to: *next,
+        }),
+        sockets: 1,
+    })
+}
+
 fn ports(sample: &[(u16, u16)]) -> Ports {
     let allocation = Allocation::of_ports(sample);
     let mapped = || sample.iter().map(|(_, mapped)| *mapped);
@@ -46,6 +61,24 @@ fn ports(sample: &[(u16, u16)]) -> Ports {
             Ports::Random
         }
     }
+}
+
+/// How sure the class is, in percent: 100 less the chance that random ports would have looked alike. Of random ports 100, if
+/// there are enough of them to show another class.
+pub(crate) fn confidence(sample: &Sample) -> u8 {
+    let ports = u16::MAX - LOWEST_PORT;
+    let others = i32::try_from(sample.ports.len()).unwrap_or(i32::MAX) - 1;
+    let share = |ports_of: u16| f64::from(ports_of) / f64::from(ports);
+    let is_hard = sample.punch.iter().any(|other| *other != sample.punch[0]);
+    let alike = match is_hard.then(|| self::ports(&sample.ports)) {
+        // Each further place of the relay has seen the same port.
+        None => share(1).powi(i32::try_from(sample.punch.len()).unwrap_or(i32::MAX) - 1),
+        Some(Ports::Block { from, to }) => share(to - from).powi(others),
+        Some(Ports::Sequential { step, .. }) => share(step).powi(others),
+        Some(Ports::Random) if others < 3 => 1.0,
+        Some(Ports::Random) => 0.0,
+    };
+    (100.0 * (1.0 - alike)).floor() as u8
 }
 
 /// The block of which these are the lowest and the highest port of a sample. Each of its ends lies about one gap further.
@@ -80,6 +113,24 @@ mod tests {
             side(&sample(&[40000, 40000], |port| port)).map(|side| (side.ports, side.sockets));
         assert_eq!(side, Some((None, 0)));
         assert_eq!(super::side(&sample(&[], |port| port)), None);
+    }
+
+    #[test]
+    fn a_class_is_as_sure_as_random_ports_are_unlike_it() {
+        let of = |punch: &[u16], ports: fn(u16) -> u16, count: usize| {
+            let mut sample = sample(punch, ports);
+            sample.ports.truncate(count);
+            confidence(&sample)
+        };
+        let random = |port: u16| 1024 + port.wrapping_mul(40503) % 64000;
+        let block = |port: u16| 20_000 + port.wrapping_mul(40503) % 1024;
+        assert_eq!(of(&[40000], |port| port, 0), 0, "seen once");
+        assert_eq!(of(&[40000, 40000], |port| port, 0), 99);
+        assert_eq!(of(&[1, 2], random, 50), 100);
+        assert_eq!(of(&[1, 2], random, 3), 0, "too few");
+        assert_eq!(of(&[1, 2], block, 50), 100);
+        assert!((90..100).contains(&of(&[1, 2], block, 4)));
+        assert_eq!(of(&[1, 2], |port| port - 10_000, 4), 99);
     }
 
     #[test]

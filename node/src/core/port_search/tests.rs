@@ -1,6 +1,7 @@
 //! Two searches through model NATs under virtual time. Every step is held against the budget.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod moves;
 mod nat;
 mod searches;
 
@@ -98,6 +99,8 @@ struct World {
     run: Run,
     /// Copies of what was sent, for an attacker.
     seen: Vec<Packet>,
+    /// The first port that each side opens.
+    opens_at: [u16; 2],
 }
 
 impl World {
@@ -111,7 +114,8 @@ impl World {
         for nat in &mut nats {
             nat.given += 3;
         }
-        let begun = Instant::now();
+        let mut world = Self::of(nats, Instant::now());
+        let begun = world.begun;
         let key = Key::new(Nonce([1; 16]), Nonce([seed as u8; 16]));
         let search = |plan, part, at: Duration| {
             Some(Search::new(
@@ -122,15 +126,23 @@ impl World {
                 begun + at,
             ))
         };
-        Ok(Self {
-            searches: [
-                search(one, Part::Asker, way.delay * 2),
-                search(other, Part::Answerer, Duration::ZERO),
-            ],
+        world.searches = [
+            search(one, Part::Asker, way.delay * 2),
+            search(other, Part::Answerer, Duration::ZERO),
+        ];
+        world.way = way;
+        world.rng = fastrand::Rng::with_seed(seed);
+        Ok(world)
+    }
+
+    fn of(nats: [Nat; 2], begun: Instant) -> Self {
+        Self {
+            searches: [None, None],
             nats,
-            way,
-            rng: fastrand::Rng::with_seed(seed),
+            way: NEAR,
+            rng: fastrand::Rng::with_seed(1),
             begun,
+            opens_at: [PUNCH + 1; 2],
             flying: BTreeMap::new(),
             number: 0,
             sent: Default::default(),
@@ -141,7 +153,24 @@ impl World {
                 entries: [0, 0],
             },
             seen: Vec::new(),
-        })
+        }
+    }
+
+    /// The port of a socket.
+    fn port_of(&self, who: usize, socket: Socket) -> u16 {
+        let moved = self.opens_at[who] - PUNCH - 1;
+        match socket {
+            Socket::Punch => PUNCH,
+            Socket::Opened(_) => port_of(socket) + moved,
+        }
+    }
+
+    fn socket_of(&self, who: usize, port: u16) -> Socket {
+        let moved = self.opens_at[who] - PUNCH - 1;
+        match socket_of(port) {
+            Socket::Opened(nth) => Socket::Opened(nth - moved),
+            Socket::Punch => Socket::Punch,
+        }
     }
 
     fn fly(&mut self, at: Duration, packet: Packet) {
@@ -177,7 +206,8 @@ impl World {
                 let burst = burst.take_while(|at| **at + Duration::from_millis(50) > now);
                 assert!(burst.count() <= 25 && sent.len() <= most && self.total[who] <= 3_000);
             }
-            let outside = self.nats[who].out(port_of(from), to, now);
+            let port = self.port_of(who, from);
+            let outside = self.nats[who].out(port, to, now);
             if hop == Hop::All && self.rng.u32(..1000) >= self.way.lost {
                 let packet = (1 - who, outside, to, probe.to_vec());
                 self.seen.push(packet.clone());
@@ -194,13 +224,20 @@ impl World {
     fn arrive(&mut self, (to, from, at, bytes): Packet, now: Duration) {
         assert_eq!(at.ip(), self.nats[to].ip, "nothing goes to a third party");
         if let Some(port) = self.nats[to].lets_in(at.port(), from, now) {
+            let socket = self.socket_of(to, port);
             let search = self.searches[to].as_mut().unwrap();
-            search.handle_datagram(socket_of(port), from, &bytes);
+            search.handle_datagram(socket, from, &bytes);
             self.act(to, now);
         }
     }
 
     fn run(mut self) -> Run {
+        self.drive();
+        self.run
+    }
+
+    /// Until both searches have ended.
+    fn drive(&mut self) {
         loop {
             let timer = |who: usize| {
                 let at = self.searches[who].as_ref()?.poll_timeout()?;
@@ -222,7 +259,6 @@ impl World {
             }
         }
         self.run.entries = [self.nats[0].most, self.nats[1].most];
-        self.run
     }
 }
 

@@ -74,6 +74,7 @@ impl NodeState {
         if !known.is_empty() && networks(&known) != networks(&self.addresses.interfaces) {
             self.relays.handle_network_changed(now);
             self.searches.handle_network_changed();
+            self.aging.handle_network_changed();
         }
         self.on_interfaces();
         self.advance(now);

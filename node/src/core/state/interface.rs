@@ -14,7 +14,7 @@ use p2pnode_protocol::{
 use p2pnode_transports::{Class, FamilyPolicy, PortRange, Sockets};
 
 use crate::{
-    config::RelayAddr,
+    config::{RelayAddr, Rotate},
     core::{
         dialer::{CircuitFailure, Fault, Sources},
         event,
@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) punches: bool,
     /// Whether it searches for ports where a punch fails.
     pub(crate) searches: bool,
+    /// When direct paths move before a mapping dies of age.
+    pub(crate) rotate: Rotate,
     /// The relays that it asks for introductions.
     pub(crate) introducers: BTreeSet<PeerId>,
     /// The peers that may connect; `None` lets every peer connect.
@@ -206,6 +208,11 @@ pub(crate) enum Action {
     Punch(Introduced),
     /// Have a relay look at the range; [`handle_port_sample`](super::NodeState::handle_port_sample) follows.
     SamplePorts(PeerId),
+    /// Have a relay look at the port that a path moves to, which is kept for the search that follows. The same follows.
+    SampleNextPort(PeerId),
+    /// Have this relay look at the punch socket again and again, or none;
+    /// [`handle_punch_socket_seen`](super::NodeState::handle_punch_socket_seen) follows each time.
+    WatchPort(Option<PeerId>),
     /// Ask the relay on this connection to pass an offer of a search on;
     /// [`handle_offer_refused`](super::NodeState::handle_offer_refused) follows if it does not.
     OfferSearch(Ask, ConnectionId),

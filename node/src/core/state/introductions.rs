@@ -49,6 +49,7 @@ impl NodeState {
         if let Some(IntroductionRequest { peer, relay }) = request {
             match reply {
                 IntroductionReply::Introduced(introduction) if self.is_dialed(peer) => {
+                    self.note_met(peer, relay);
                     self.actions.push_back(Action::Punch(Introduced {
                         relay,
                         peer,
@@ -78,6 +79,7 @@ impl NodeState {
                 self.handle_search_offer(relay, peer, offer, now);
             }
         } else if is_allowed {
+            self.note_met(peer, relay);
             self.actions.push_back(Action::Punch(Introduced {
                 relay,
                 peer,

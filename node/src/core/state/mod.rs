@@ -16,6 +16,7 @@
 //! - `joins`, `introductions`, `punches`, `directory`, `lost`: one protocol or concern each.
 //! - `services`: paths that services ask for.
 //! - `classes`: what each peer may make this node hold.
+//! - `searches`, `moves`: searches for ports, and paths that leave a mapping before it dies of age.
 //! - `addresses`, `mapped`: where this node is.
 //! - `view`: what observers see.
 
@@ -35,6 +36,7 @@ mod joins;
 mod learned;
 mod lost;
 mod mapped;
+mod moves;
 mod punches;
 mod relays;
 mod searches;
@@ -65,7 +67,7 @@ use crate::core::{
     neighbours::Neighbours,
     own_key::OwnKey,
     peers::{Path, PathCause, PeerTable},
-    port_search::Searches,
+    port_search::{Aging, SearchReport, Searches},
     reconnect::Reconnector,
     registrar::Registrar,
     relays::RelayKeeper,
@@ -110,10 +112,20 @@ pub(crate) struct NodeState {
     inquiries: Inquiries,
     introductions: Introductions,
     searches: Searches,
+    aging: Aging,
+    /// The relay that looks at the punch socket again and again.
+    watching: Option<PeerId>,
+    /// When the path of a direct peer may move next, and over which relay the two have met.
+    moves: BTreeMap<PeerId, Instant>,
+    met: BTreeMap<PeerId, PeerId>,
+    /// How the last search with each peer has ended.
+    last_searches: BTreeMap<PeerId, SearchReport>,
     /// The IP addresses that peers have listed over circuits.
     listed: BTreeMap<PeerId, BTreeSet<IpAddr>>,
     /// The offer of a search by a peer that has not listed its address yet: until when it waits, the relay and the peer.
     waiting_offer: Option<(Instant, PeerId, PeerId, Offer)>,
+    /// Until when an ordinary punch has a head start before a search.
+    soon: BTreeMap<PeerId, Instant>,
     /// Why punches were given up while a search goes on, for the dials that wait for its end.
     held_back: BTreeMap<PeerId, Reason>,
     liveness: Liveness,
@@ -159,6 +171,7 @@ impl NodeState {
             port_range,
             punches,
             searches,
+            rotate,
             introducers,
             allowed,
             sources,
@@ -175,8 +188,14 @@ impl NodeState {
             sources,
             started: now,
             searches: Searches::new(local, punches && searches, rng.fork()),
+            aging: Aging::new(rotate),
+            watching: None,
+            moves: BTreeMap::new(),
+            met: BTreeMap::new(),
+            last_searches: BTreeMap::new(),
             listed: BTreeMap::new(),
             waiting_offer: None,
+            soon: BTreeMap::new(),
             held_back: BTreeMap::new(),
             rng,
             addresses: Addresses::default(),
@@ -239,6 +258,8 @@ impl NodeState {
             .chain(self.registrar.poll_timeout())
             .chain(self.own_key.poll_timeout())
             .chain(self.searches.poll_timeout())
+            .chain(self.next_move())
+            .chain(self.next_search())
             .min()
     }
 
@@ -252,6 +273,7 @@ impl NodeState {
         if self.is_leaving {
             return;
         }
+        self.move_paths(now);
         self.search_ports(now);
         self.keep_relays(now);
         self.dial_kept_peers(now);

@@ -37,6 +37,10 @@ impl NodeState {
                     }
                 }
             }
+            punch::Event::Listed { peer, ips } => {
+                self.on_listed(peer, ips.into_iter().collect(), now);
+                self.search_soon(peer, now);
+            }
             punch::Event::Unvouched { peer, ips } => {
                 self.inquiries.handle_listed(peer, &ips, now);
             }
@@ -110,6 +114,7 @@ impl NodeState {
             }
         }
         self.note_listed(&record, now);
+        self.note_moved(&record, now);
         if let Some(reason) = reason {
             if !self.searches.is_with(&peer) {
                 self.release(peer);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, swarm::ConnectionId};
-use p2pnode_transports::Family;
+use p2pnode_transports::{Family, Transport, to_socket_addr};
 
 use super::{Action, ListenerEnd, NodeState, Purpose};
 use crate::{
@@ -177,6 +177,11 @@ impl NodeState {
     ) {
         self.relays.handle_identified(connection, now);
         if let Some(observation) = self.believed(connection, peer, observed) {
+            if observation.transport == Transport::Quic
+                && let Some(at) = to_socket_addr(&observation.addr)
+            {
+                self.searches.handle_seen(peer, at);
+            }
             self.actions.push_back(Action::Observe(observation));
         }
         self.advance(now);

@@ -1,6 +1,10 @@
 //! Searches for a pair of ports, after a punch has failed.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use libp2p::PeerId;
 use p2pnode_protocol::port_search::Offer;
@@ -10,7 +14,7 @@ use super::{Action, Event, NodeState};
 use crate::{
     core::{
         event,
-        peers::PathKind,
+        peers::{How, PathKind},
         port_search::{Counts, Ended, Sample, SearchOutcome, SearchReport, Step},
     },
     punch::{By, FoundPair, Reason, Record},
@@ -19,6 +23,9 @@ use crate::{
 /// An offer waits this long for the peer to list its address over the circuit, too: relay and peer both have to name it, so
 /// neither alone makes this node send to a third party.
 const LISTED: Duration = Duration::from_secs(5);
+
+/// An ordinary punch has this time before a side that knows that its NAT is symmetric offers a search. Most are over by then.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 /// The most peers whose lists are remembered.
 const PEERS: usize = 512;
@@ -35,12 +42,38 @@ impl NodeState {
         }
     }
 
+    /// A side that has dialed and knows that its NAT is symmetric does not wait for the punch to fail: it has a head start. The
+    /// other side may be one that no relay can reach.
+    pub(super) fn search_soon(&mut self, peer: PeerId, now: Instant) {
+        let path = self.best_path(&peer);
+        let has_dialed = path.is_some_and(|path| path.how == How::Dialed);
+        if has_dialed && self.searches.is_hard() && self.soon.len() < PEERS {
+            self.soon.insert(peer, now + HEAD_START);
+        }
+    }
+
+    /// When the next head start is over.
+    pub(super) fn next_search(&self) -> Option<Instant> {
+        self.soon.values().min().copied()
+    }
+
     fn want_search(&mut self, peer: PeerId, now: Instant) {
-        let mut ports = self.addresses.punch_ports().keys();
-        let has_quic = ports.any(|(transport, _)| *transport == Transport::Quic);
+        let has_quic = self.has_quic();
         if let Some(relay) = self.relay_between(&peer).filter(|_| has_quic) {
             self.searches.handle_wanted(peer, relay, now);
         }
+    }
+
+    fn has_quic(&self) -> bool {
+        let mut ports = self.addresses.punch_ports().keys();
+        ports.any(|(transport, _)| *transport == Transport::Quic)
+    }
+
+    /// A relay that is there, and may be asked how it sees the range.
+    fn relay_that_looks(&self) -> Option<PeerId> {
+        let mut relays = self.introducers.iter().filter(|_| self.has_quic());
+        let relay = relays.find(|relay| self.relays.up(relay).next().is_some());
+        relay.copied()
     }
 
     /// The relay of the best path to a peer, if that is relayed and introduces peers.
@@ -58,17 +91,22 @@ impl NodeState {
         offer: Offer,
         now: Instant,
     ) {
+        let named = offer.side.mapped.ip();
+        if self.is_direct_at(&peer, named) {
+            self.searches.handle_offer(peer, relay, offer, true, now);
+            return;
+        }
         // Only for a peer that is relayed: it has paid for the circuit, and is allowed.
         if self.relay_between(&peer).is_none() {
             return;
         }
-        let named = offer.side.mapped.ip();
+        self.note_met(peer, relay);
         let lists = self
             .listed
             .get(&peer)
             .is_some_and(|ips| ips.contains(&named));
         if lists {
-            self.searches.handle_offer(peer, relay, offer, now);
+            self.searches.handle_offer(peer, relay, offer, false, now);
         } else {
             // The attempt in which the peer lists its addresses may end a little later on this side.
             self.waiting_offer = Some((now + LISTED, relay, peer, offer));
@@ -82,13 +120,15 @@ impl NodeState {
         }
         let listed = record.received.iter();
         let listed = listed.filter_map(|candidate| Some(to_socket_addr(&candidate.addr)?.ip()));
-        self.listed.insert(record.peer, listed.collect());
+        self.on_listed(record.peer, listed.collect(), now);
+    }
+
+    pub(super) fn on_listed(&mut self, peer: PeerId, ips: BTreeSet<IpAddr>, now: Instant) {
+        self.listed.insert(peer, ips);
         while self.listed.len() > PEERS {
             self.listed.pop_first();
         }
-        let waits = self
-            .waiting_offer
-            .take_if(|(.., peer, _)| *peer == record.peer);
+        let waits = self.waiting_offer.take_if(|(.., of, _)| *of == peer);
         if let Some((until, relay, peer, offer)) = waits
             && now < until
         {
@@ -100,6 +140,7 @@ impl NodeState {
     pub(crate) fn handle_port_sample(&mut self, sample: Option<Sample>, now: Instant) {
         tracing::debug!(?sample, "what a relay sees of the range");
         self.searches.handle_sample(sample, now);
+        self.watch_port();
         self.advance(now);
     }
 
@@ -130,16 +171,25 @@ impl NodeState {
     /// Carries on what is due.
     pub(super) fn search_ports(&mut self, now: Instant) {
         if let Some(peer) = self.searches.peer()
-            && (self.peers.directs(&peer) > 0 || self.peers.connections_of(&peer).is_empty())
+            && self.is_needless(&peer)
         {
             self.searches.handle_needless(&peer, now);
         }
-        for peer in self.searches.handle_timeout(now) {
+        let over = self.soon.extract_if(.., |_, at| *at <= now);
+        let over: Vec<PeerId> = over.map(|(peer, _)| peer).collect();
+        let due = self.searches.handle_timeout(now);
+        for peer in due.into_iter().chain(over) {
             self.want_search(peer, now);
+        }
+        if self.searches.wants_look()
+            && let Some(relay) = self.relay_that_looks()
+        {
+            self.searches.handle_relay(relay, now);
         }
         while let Some(step) = self.searches.poll_step() {
             match step {
                 Step::Sample(relay) => self.actions.push_back(Action::SamplePorts(relay)),
+                Step::SampleNext(relay) => self.actions.push_back(Action::SampleNextPort(relay)),
                 Step::Begin(begin) => self.actions.push_back(Action::SearchPorts(begin)),
                 Step::Stop => self.actions.push_back(Action::StopPorts),
                 Step::Report(report) => self.report_search(report, now),
@@ -151,6 +201,15 @@ impl NodeState {
                     }
                 }
             }
+        }
+    }
+
+    /// Whether nothing is to be found for a peer any more: it has become direct or is gone, or the path that was to move is gone.
+    fn is_needless(&self, peer: &PeerId) -> bool {
+        match (self.searches.is_moving(), self.peers.directs(peer)) {
+            (true, directs) => directs == 0,
+            (false, 0) => self.peers.connections_of(peer).is_empty(),
+            (false, _) => true,
         }
     }
 
@@ -175,6 +234,10 @@ impl NodeState {
             report,
         });
         self.events.push_back(Event::Searched(report));
+        self.last_searches.insert(peer, report);
+        while self.last_searches.len() > PEERS {
+            self.last_searches.pop_first();
+        }
         if report.outcome != SearchOutcome::Found {
             self.release(peer);
         }

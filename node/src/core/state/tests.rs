@@ -28,7 +28,7 @@ use p2pnode_transports::{Family, FamilyPolicy, Sockets, Transport, to_socket_add
 
 use super::*;
 use crate::{
-    config::RelayAddr,
+    config::{RelayAddr, Rotate},
     core::{
         dialer::{CircuitFailure, Request, Until},
         liveness::Ended,
@@ -57,6 +57,7 @@ fn relay(last: u8) -> RelayAddr {
 fn settings(relays: &[RelayAddr]) -> Settings {
     Settings {
         searches: true,
+        rotate: Rotate::Auto,
         local: PeerId::random(),
         relays: relays.to_vec(),
         reservations: 0,

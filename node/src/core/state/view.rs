@@ -9,7 +9,7 @@ use super::NodeState;
 #[cfg(test)]
 use super::{Inquiries, Introductions, Joins, Liveness, Purpose};
 use crate::{
-    core::{peers::PeerTable, reconnect::Lost, relays::RelayKeeper},
+    core::{peers::PeerTable, port_search::SearchReport, reconnect::Lost, relays::RelayKeeper},
     punch::Reason,
 };
 
@@ -86,6 +86,11 @@ impl NodeState {
         let lost = self.reconnector.lost();
         // The path of a peer that is searched may be doubtful only.
         lost.filter(|lost| self.peers.best(&lost.peer).is_none())
+    }
+
+    /// How the last search for ports with a peer has ended.
+    pub(crate) fn last_search(&self, peer: &PeerId) -> Option<SearchReport> {
+        self.last_searches.get(peer).copied()
     }
 
     /// Why the punch of a peer was given up for now.

@@ -7,7 +7,7 @@ use super::{
     explain, label, plain,
     served::{served, sessions},
     short,
-    text::in_the_way,
+    text::{in_the_way, search},
 };
 use crate::{
     core::{
@@ -146,6 +146,9 @@ pub(crate) fn why(why: &Why, colour: bool) -> String {
             None => "on the path",
         };
         let _ = writeln!(text, "{what}{}", in_the_way(finding));
+    }
+    if let Some(report) = &why.last_search {
+        let _ = writeln!(text, "last search: {}", search(report));
     }
     if let Some(punch) = &why.last_punch {
         let reason = punch

@@ -210,18 +210,21 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
     }
 }
 
-fn search(report: &SearchReport) -> String {
+pub(super) fn search(report: &SearchReport) -> String {
     let mut text = match report.class {
-        Some(SearchClass { here, there }) => format!("ports {here} here, {there} there: "),
+        Some(SearchClass { here, there, .. }) => format!("ports {here} here, {there} there: "),
         None => String::new(),
     };
+    if report.moves {
+        text = "the path moves to another port: ".to_owned();
+    }
     let _ = match report.reason {
         Some(reason) => write!(text, "not tried ({})", reason.words()),
         None => write!(
             text,
-            "sent {}, received {} -> {}",
-            count(report.sent as usize),
-            count(report.received as usize),
+            "sent {} probes, received {} -> {}",
+            report.sent,
+            report.received,
             plain(report.outcome)
         ),
     };

@@ -63,6 +63,8 @@ pub(crate) struct FoundPair {
     pub own: SocketAddr,
     /// Whether this side dials in the role of the dialer.
     pub role: Role,
+    /// Whether the path of a direct peer moves there.
+    pub moves: bool,
 }
 
 /// What follows from an introduction.
@@ -191,6 +193,13 @@ pub(crate) enum Event {
         attempts: u32,
         /// When this node tries again by itself; `None` if that is up to the peer, or pointless.
         retry_in: Option<Duration>,
+    },
+    /// A peer has listed these addresses over a circuit.
+    Listed {
+        /// The peer.
+        peer: PeerId,
+        /// The addresses.
+        ips: Vec<IpAddr>,
     },
     /// A peer lists public addresses at which no relay has been known to see it: ask the relays of its circuits.
     /// [`handle_vouched`](super::Machine::handle_vouched) follows if one does.

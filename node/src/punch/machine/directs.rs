@@ -1,11 +1,14 @@
 //! The direct connections of one peer, and which of them lives.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_transports::{Family, Transport};
 
 use super::{Established, Timing};
+
+/// Connections that are younger come of the same dial.
+const SIBLINGS: Duration = Duration::from_secs(2);
 
 /// The direct connections of one peer that this node has not asked to close.
 #[derive(Debug, Default)]
@@ -21,6 +24,9 @@ pub(super) struct Directs {
 #[derive(Debug)]
 struct Direct {
     connection: ConnectionId,
+    since: Instant,
+    /// Another one has taken its place.
+    is_left: bool,
     dialed: bool,
     /// `None` if the address names no socket.
     via: Option<(Transport, Family)>,
@@ -39,6 +45,8 @@ pub(super) struct Preference {
 /// rank by age. Both sides rank alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    /// Another one has taken its place.
+    is_left: bool,
     /// It is not of the family that the dialer prefers.
     against_dialer: bool,
     /// It is not of the family that the listener prefers.
@@ -50,11 +58,13 @@ struct Rank {
 }
 
 impl Rank {
-    fn new(via: Option<(Transport, Family)>, preference: Preference) -> Self {
+    fn new(direct: &Direct, preference: Preference) -> Self {
+        let via = direct.via;
         let against = |side: Option<Family>| {
             side.is_some_and(|preferred| via.is_none_or(|(_, family)| family != preferred))
         };
         Self {
+            is_left: direct.is_left,
             against_dialer: against(preference.dialer),
             against_listener: against(preference.listener),
             is_tcp: via.is_some_and(|(transport, _)| transport == Transport::Tcp),
@@ -76,6 +86,8 @@ impl Directs {
     pub(super) fn add(&mut self, established: Established, now: Instant) -> bool {
         self.live.push(Direct {
             connection: established.connection,
+            since: now,
+            is_left: false,
             dialed: established.dialed,
             via: established
                 .remote
@@ -87,6 +99,13 @@ impl Directs {
         }
         self.since.get_or_insert(now);
         self.live.len() == 1
+    }
+
+    /// The path has moved: a connection that is there now takes the place of the older ones.
+    pub(super) fn leave_older(&mut self, now: Instant) {
+        for direct in &mut self.live {
+            direct.is_left |= direct.since + SIBLINGS < now;
+        }
     }
 
     /// Removes a connection; `true` if it was the last.
@@ -139,7 +158,7 @@ impl Directs {
         let best = self
             .live
             .iter()
-            .min_by_key(|direct| Rank::new(direct.via, preference));
+            .min_by_key(|direct| Rank::new(direct, preference));
         let Some(best) = best.map(|direct| direct.connection) else {
             return Vec::new();
         };
@@ -158,8 +177,6 @@ pub(super) fn decides(local: PeerId, remote: PeerId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;

@@ -184,6 +184,9 @@ impl Peer {
         let first = self.directs.add(established, cx.now);
         self.drop_handshake(cx);
         if let Some(mut attempt) = self.attempt.take() {
+            if attempt.found {
+                self.directs.leave_older(cx.now);
+            }
             if let Some(remote) = established.remote.filter(|_| established.dialed) {
                 attempt.set_outcome(&remote, CandidateOutcome::Connected);
             }

@@ -45,7 +45,10 @@ fn caused(outcome: CandidateOutcome) -> Vec<CandidateOutcome> {
     let mut events = std::iter::from_fn(|| one.machine.poll_event());
     let record = events.find_map(|event| match event {
         Event::Attempt(record) => Some(record),
-        Event::Direct { .. } | Event::GaveUp { .. } | Event::Unvouched { .. } => None,
+        Event::Direct { .. }
+        | Event::GaveUp { .. }
+        | Event::Unvouched { .. }
+        | Event::Listed { .. } => None,
     });
     let received = record.unwrap().received.into_iter();
     received.map(|of_address| of_address.outcome).collect()

@@ -242,7 +242,7 @@ impl OneSide {
         let mut reasons = events.filter_map(|event| match event {
             Event::Attempt(record) => record.outcome.reason(),
             Event::GaveUp { reason, .. } => Some(reason),
-            Event::Direct { .. } | Event::Unvouched { .. } => None,
+            Event::Direct { .. } | Event::Unvouched { .. } | Event::Listed { .. } => None,
         });
         reasons.next().into_iter().collect()
     }

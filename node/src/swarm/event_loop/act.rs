@@ -135,6 +135,10 @@ impl EventLoop {
             Action::SamplePorts(relay) => {
                 self.port_searches.sample(self.plan.clone(), relay);
             }
+            Action::SampleNextPort(relay) => {
+                self.port_searches.sample_next(self.plan.clone(), relay);
+            }
+            Action::WatchPort(relay) => self.port_searches.watch(self.plan.clone(), relay),
             Action::OfferSearch(ask, connection) => behaviour.introduction.offer(ask, connection),
             Action::SearchPorts(begin) => {
                 self.port_searches.search(begin, self.sockets.clone());

@@ -310,6 +310,14 @@ impl EventLoop {
         let now = Instant::now();
         match done {
             Done::Sampled(sample) => self.state.handle_port_sample(sample, now),
+            Done::SampledNext(next) => {
+                let sample = next.map(|(sample, socket)| {
+                    self.port_searches.keep(socket);
+                    sample
+                });
+                self.state.handle_port_sample(sample, now);
+            }
+            Done::Seen(at) => self.state.handle_punch_socket_seen(at, now),
             Done::Searched {
                 peer,
                 ended,

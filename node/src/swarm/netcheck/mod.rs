@@ -21,7 +21,7 @@ use std::{
 use futures::future::{join_all, join4};
 use libp2p::PeerId;
 use p2pnode_protocol::addr::{self, Host};
-use p2pnode_transports::{Family, FamilyPolicy, Handle, PortRange, Transport};
+use p2pnode_transports::{ClaimedUdp, Family, FamilyPolicy, Handle, PortRange, Transport};
 use tokio::{
     net::lookup_host,
     time::{Instant, timeout},
@@ -111,12 +111,30 @@ impl Plan {
 
     /// How a relay sees the range; `None` if it answers no STUN over QUIC's port.
     pub(crate) async fn sample(&self, relay: PeerId) -> Option<Sample> {
+        udp::sample(&self.sockets, self.over_quic(relay).await?).await
+    }
+
+    /// How a relay sees the next port of the range, and that port. Of `used` it takes the first, if no other is free.
+    pub(crate) async fn sample_next(
+        &self,
+        relay: PeerId,
+        used: &[u16],
+    ) -> Option<(Sample, ClaimedUdp)> {
+        udp::sample_next(&self.sockets, self.over_quic(relay).await?, used).await
+    }
+
+    /// How a relay sees the punch socket.
+    pub(crate) async fn punch_socket(&self, relay: PeerId) -> Option<SocketAddr> {
+        udp::punch_socket(&self.sockets, self.over_quic(relay).await?).await
+    }
+
+    /// Where a relay answers over QUIC's port; IPv4 comes first.
+    async fn over_quic(&self, relay: PeerId) -> Option<SocketAddr> {
         let (targets, _) = self.targets().await;
         let mut targets = targets.iter();
-        // IPv4 comes first.
         let target =
             targets.find(|target| (target.relay, target.transport) == (relay, Transport::Quic))?;
-        udp::sample(&self.sockets, target.addr).await
+        Some(target.addr)
     }
 
     async fn gather(&self, known: Known) -> Facts {

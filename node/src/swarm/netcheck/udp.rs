@@ -180,6 +180,44 @@ pub(super) async fn sample(sockets: &Handle, relay: SocketAddr) -> Option<Sample
     Some(Sample { punch, ports, free })
 }
 
+/// How a relay sees the punch socket from one of its ports, and the next port of the range, which is returned.
+pub(super) async fn sample_next(
+    sockets: &Handle,
+    relay: SocketAddr,
+    used: &[u16],
+) -> Option<(Sample, ClaimedUdp)> {
+    let punch = punch_socket(sockets, relay).await?;
+    let socket = unused(sockets, Family::from(relay.ip()), used)?;
+    let got = ask_from(&socket, relay, &[request()], MAPPINGS).await;
+    let (message, _) = got.into_iter().next().flatten()?;
+    let mapped = message.mapped.filter(|at| at.ip() == punch.ip())?;
+    let sample = Sample {
+        punch: vec![punch],
+        ports: vec![(socket.port(), mapped.port())],
+        free: 1,
+    };
+    Some((sample, socket))
+}
+
+/// A port that paths have not moved to before, or that they have left first: the mapping of another one may be old already.
+fn unused(sockets: &Handle, family: Family, used: &[u16]) -> Option<ClaimedUdp> {
+    let mut tried = Vec::new();
+    while let Ok(socket) = sockets.claim_udp(family) {
+        if !used.contains(&socket.port()) {
+            return Some(socket);
+        }
+        tried.push(socket);
+    }
+    let place = |socket: &ClaimedUdp| used.iter().position(|port| *port == socket.port());
+    tried.into_iter().min_by_key(place)
+}
+
+/// How a relay sees the punch socket.
+pub(super) async fn punch_socket(sockets: &Handle, relay: SocketAddr) -> Option<SocketAddr> {
+    let got = ask(sockets.stun(), relay, &request(), MAPPINGS).await?;
+    got.message.mapped
+}
+
 fn leg(sockets: &Handle, target: &Target, got: Option<&Got>, is_alive: Option<Duration>) -> Answer {
     match got.map(|got| got.rtt).or(is_alive) {
         Some(rtt) => Answer::After(rtt),

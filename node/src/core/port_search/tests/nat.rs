@@ -13,7 +13,7 @@ use crate::core::port_search::{
     side::{Sample, side},
 };
 
-const RELAY: [SocketAddr; 2] = [
+pub(super) const RELAY: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)), 4001),
     SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)), 3478),
 ];
@@ -41,6 +41,9 @@ pub(super) struct Nat {
     inside: HashMap<(u16, SocketAddr), u16>,
     pub(super) given: u16,
     pub(super) most: usize,
+    /// The age at which it drops the mapping of an inside port, used or not, and when it has made each, and how often.
+    pub(super) ages: Option<Duration>,
+    made: HashMap<u16, (Duration, u16)>,
 }
 
 const LIFETIME: Duration = Duration::from_secs(30);
@@ -55,10 +58,29 @@ impl Nat {
             inside: HashMap::new(),
             given: 0,
             most: 0,
+            ages: None,
+            made: HashMap::new(),
+        }
+    }
+
+    /// How often it has mapped an inside port by now, if it drops mappings by age.
+    fn times(&self, port: u16, now: Duration) -> Option<u16> {
+        let (ages, (at, times)) = (self.ages?, self.made.get(&port)?);
+        (now < *at + ages).then_some(*times)
+    }
+
+    /// The packet of an inside port keeps or makes its mapping.
+    fn age(&mut self, port: u16, now: Duration) {
+        if self.ages.is_some() && self.times(port, now).is_none() {
+            let times = self.made.get(&port).map_or(0, |(_, times)| times + 1);
+            self.made.insert(port, (now, times));
+            self.mappings.retain(|(of, _), _| *of != port);
+            self.inside.retain(|_, of| *of != port);
         }
     }
 
     pub(super) fn out(&mut self, port: u16, to: SocketAddr, now: Duration) -> SocketAddr {
+        self.age(port, now);
         let known = self.mappings.get(&(port, to)).copied();
         let outside = match known.filter(|(at, _)| now < *at + LIFETIME) {
             Some((_, outside)) => outside,
@@ -78,7 +100,10 @@ impl Nat {
         loop {
             self.given += 1;
             let outside = match self.kind {
-                Kind::Stable(moved) => return port + moved,
+                Kind::Stable(moved) => {
+                    let times = self.made.get(&port).map_or(0, |(_, times)| *times);
+                    return port + moved + times * 51;
+                }
                 Kind::Random => self.rng.u16(1024..),
                 Kind::Block(from, size) => from + self.rng.u16(..size),
                 Kind::Sequential(from, step) => from.wrapping_add(self.given.wrapping_mul(step)),
@@ -91,6 +116,9 @@ impl Nat {
 
     pub(super) fn lets_in(&self, outside: u16, from: SocketAddr, now: Duration) -> Option<u16> {
         let port = *self.inside.get(&(outside, from))?;
+        if self.ages.is_some() {
+            self.times(port, now)?;
+        }
         let (at, mapped) = self.mappings.get(&(port, from))?;
         (now < *at + LIFETIME && *mapped == outside).then_some(port)
     }

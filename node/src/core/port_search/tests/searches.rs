@@ -79,7 +79,7 @@ impl Both {
             for (who, step) in steps {
                 let now = self.now;
                 match step {
-                    Step::Sample(_) => {
+                    Step::Sample(_) | Step::SampleNext(_) => {
                         let sample = self.nodes[who].sample.clone();
                         self.nodes[who].searches.handle_sample(Some(sample), now);
                     }
@@ -87,7 +87,7 @@ impl Both {
                         let from = self.nodes[who].id;
                         let to = &mut self.nodes[1 - who];
                         assert_eq!(to.id, peer);
-                        to.searches.handle_offer(from, relay, offer, now);
+                        to.searches.handle_offer(from, relay, offer, false, now);
                     }
                     Step::Begin(begin) => begun.push((who, begin.part)),
                     Step::Report(report) => reported.push((who, report.outcome)),
@@ -238,6 +238,69 @@ fn without_an_answer_and_without_a_sample_it_ends() {
         let (_, reported) = both.settle();
         assert_eq!(reported, [(0, outcome)]);
     }
+}
+
+#[test]
+fn the_range_is_looked_at_once_before_anybody_wants_a_search() {
+    let mut both = Both::new([true, false]);
+    let (relay, now) = (both.relay, both.now);
+    let node = &mut both.nodes[0].searches;
+    assert!(node.wants_look());
+    node.handle_relay(relay, now);
+    assert!(!node.wants_look() && node.poll_timeout().is_some());
+    both.settle();
+    let node = &mut both.nodes[0].searches;
+    assert!(!node.wants_look() && node.poll_timeout().is_none());
+    node.handle_wanted(both.nodes[1].id, relay, now);
+    let node = &mut both.nodes[0].searches;
+    assert!(matches!(node.poll_step(), Some(Step::Ask(_))), "no look");
+}
+
+#[test]
+fn a_search_waits_for_the_look_that_goes_on() {
+    let mut both = Both::new([true, false]);
+    let (relay, now) = (both.relay, both.now);
+    both.nodes[0].searches.handle_relay(relay, now);
+    both.want(0);
+    let node = &mut both.nodes[0];
+    assert_eq!(node.searches.poll_step(), Some(Step::Sample(relay)));
+    assert_eq!(node.searches.poll_step(), None);
+    let sample = Some(node.sample.clone());
+    node.searches.handle_sample(sample, now);
+    assert_eq!(both.settle().0.len(), 2);
+}
+
+#[test]
+fn another_address_here_has_the_range_looked_at_again_and_a_failed_look_rests() {
+    let mut both = Both::new([true, false]);
+    let (relay, mut now) = (both.relay, both.now);
+    both.nodes[0].searches.handle_relay(relay, now);
+    both.settle();
+    let node = &mut both.nodes[0].searches;
+    let at = |last, port| SocketAddr::from(([203, 0, 113, last], port));
+    node.handle_seen(relay, at(1, 5_555));
+    node.handle_seen(PeerId::random(), at(9, 7));
+    assert!(!node.wants_look(), "a hard side has many ports");
+    node.handle_seen(relay, at(9, 7));
+    assert!(node.wants_look());
+    for rest in [30, 60, 120] {
+        node.handle_relay(relay, now);
+        node.handle_sample(None, now);
+        now += Duration::from_secs(rest - 1);
+        node.handle_timeout(now);
+        assert!(!node.wants_look(), "{rest}");
+        now += Duration::from_secs(1);
+        assert_eq!(node.poll_timeout(), Some(now));
+        node.handle_timeout(now);
+        assert!(node.wants_look(), "{rest}");
+    }
+    node.handle_network_changed();
+    assert!(node.wants_look());
+    while node.poll_step().is_some() {}
+    node.handle_relay(relay, now);
+    node.handle_timeout(now + Duration::from_secs(5));
+    assert_eq!(node.poll_step(), Some(Step::Sample(relay)));
+    assert_eq!(node.poll_step(), Some(Step::Stop));
 }
 
 #[test]

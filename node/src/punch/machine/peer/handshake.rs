@@ -62,7 +62,7 @@ impl Peer {
         attempt.rtt = addrs.rtt.filter(|rtt| *rtt <= MAX_CIRCUIT_RTT);
         attempt.listed = addrs.known;
         self.attempt = Some(attempt);
-        self.report_unvouched(cx);
+        self.report_listed(cx);
         self.plan = Plan::Nothing;
         if !self.offer(cx).is_empty() {
             self.answer(cx);
@@ -113,7 +113,7 @@ impl Peer {
             synced + (rtt / 2).min(MAX_SYNC_DELAY)
         };
         attempt.phase = Phase::Synced { dial_at };
-        self.report_unvouched(cx);
+        self.report_listed(cx);
         if self.same_nat_is_news(cx) {
             self.supersede(cx);
             self.series.knows_nat = true;
@@ -263,8 +263,14 @@ impl Peer {
             .any(|candidate| listed(candidate.transport) && !attempt.sent.contains(candidate))
     }
 
-    /// Reports the addresses of the peer's list at which no relay has seen it.
-    fn report_unvouched(&self, cx: &mut Context<'_>) {
+    /// Reports the peer's list, and those of its addresses at which no relay has seen it.
+    fn report_listed(&self, cx: &mut Context<'_>) {
+        let listed = self.attempt.iter().flat_map(|attempt| &attempt.listed);
+        let listed = listed.filter_map(Candidate::parse);
+        cx.report(Event::Listed {
+            peer: self.id,
+            ips: listed.map(|candidate| candidate.socket.ip()).collect(),
+        });
         let unvouched = self.attempt.iter().flat_map(|attempt| &attempt.unvouched);
         let ips: BTreeSet<IpAddr> = unvouched.map(|candidate| candidate.socket.ip()).collect();
         if !ips.is_empty() {

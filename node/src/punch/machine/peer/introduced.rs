@@ -105,7 +105,7 @@ impl Peer {
         cx: &mut Context<'_>,
         pair: &FoundPair,
     ) {
-        if !cx.enabled || !self.directs.is_empty() {
+        if !cx.enabled || self.directs.is_empty() == pair.moves {
             return;
         }
         self.supersede(cx);

@@ -286,7 +286,8 @@ fn the_relays_of_a_circuit_are_asked_about_a_peers_public_addresses_and_may_answ
             Event::Attempt(_)
             | Event::Direct { .. }
             | Event::GaveUp { .. }
-            | Event::Unvouched { .. } => None,
+            | Event::Unvouched { .. }
+            | Event::Listed { .. } => None,
         })
         .flatten()
         .collect();

@@ -29,7 +29,10 @@ pub(super) fn gave_up(node: &Node) -> Vec<(Duration, Reason, Option<Duration>)> 
         Event::GaveUp {
             reason, retry_in, ..
         } => Some((*at, *reason, *retry_in)),
-        Event::Attempt(_) | Event::Direct { .. } | Event::Unvouched { .. } => None,
+        Event::Attempt(_)
+        | Event::Direct { .. }
+        | Event::Unvouched { .. }
+        | Event::Listed { .. } => None,
     };
     node.events.iter().filter_map(reason).collect()
 }
