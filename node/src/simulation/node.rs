@@ -255,12 +255,14 @@ impl World {
                 }
             }),
             // The searches themselves have a world of their own: no relay of this one sees ports.
-            Action::SamplePorts(_) => self.after(Duration::ZERO, move |world| {
-                let now = world.network.now;
-                if let Some(node) = world.hosts[host].node() {
-                    node.state.handle_port_sample(None, now);
-                }
-            }),
+            Action::SamplePorts(_) | Action::SampleRange(_) => {
+                self.after(Duration::ZERO, move |world| {
+                    let now = world.network.now;
+                    if let Some(node) = world.hosts[host].node() {
+                        node.state.handle_port_sample(None, now);
+                    }
+                })
+            }
             Action::StopPorts
             | Action::OfferSearch(..)
             | Action::SearchPorts(_)

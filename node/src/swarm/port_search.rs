@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::netcheck::Plan;
+use super::netcheck::{Extent, Plan};
 use crate::{
     core::port_search::{Action, Begin, Counts, Does, Ended, Hop, Sample, Search, Socket},
     punch::{FoundPair, Role},
@@ -47,8 +47,8 @@ pub(crate) enum Done {
 pub(crate) struct PortSearches(Option<(oneshot::Receiver<Done>, JoinSet<()>)>);
 
 impl PortSearches {
-    pub(crate) fn sample(&mut self, plan: Plan, relay: PeerId) {
-        self.start(async move { Done::Sampled(plan.sample(relay).await) });
+    pub(crate) fn sample(&mut self, plan: Plan, relay: PeerId, extent: Extent) {
+        self.start(async move { Done::Sampled(plan.sample(relay, extent).await) });
     }
 
     pub(crate) fn search(&mut self, begin: Begin, sockets: Handle) {

@@ -37,8 +37,10 @@ const PEERS: usize = 512;
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
-    /// Have this relay look at the range; [`Searches::handle_sample`] follows.
+    /// Have this relay look at the punch socket, and at the range if that has two mappings; [`Searches::handle_sample`] follows.
     Sample(PeerId),
+    /// The same, and at the range in any case.
+    SampleRange(PeerId),
     /// Ask the relay to pass an offer on.
     Ask(Ask),
     /// Begin a search; [`Searches::handle_ended`] follows.
@@ -240,14 +242,15 @@ impl Searches {
     pub(crate) fn handle_sample(&mut self, sample: Option<Sample>, now: Instant) {
         let Some(Active {
             relay,
-            phase: Phase::Sampling(_),
+            phase: Phase::Sampling(offer),
             ..
         }) = &self.active
         else {
             return;
         };
         let relay = *relay;
-        let Some(side) = sample.as_ref().and_then(side) else {
+        let opens = opens(offer.as_ref());
+        let Some(side) = sample.as_ref().and_then(|sample| side(sample, opens)) else {
             return self.end(SearchOutcome::NoSample, None, Counts::default(), now);
         };
         self.sample = sample.map(|sample| (relay, sample));
@@ -305,12 +308,15 @@ impl Searches {
             phase: Phase::Sampling(offer),
             sides: None,
         });
+        let opens = opens(offer.as_ref());
         let known = self.sample.as_ref().filter(|(by, _)| *by == relay);
-        let side = known.and_then(|(_, sample)| side(sample));
+        let known = known.filter(|(_, sample)| !opens || !sample.ports.is_empty());
+        let side = known.and_then(|(_, sample)| side(sample, opens));
         // Where a sequential NAT is changes.
         let side = side.filter(|side| !matches!(side.ports, Some(Ports::Sequential { .. })));
         match side {
             Some(side) => self.offer(side, now),
+            None if opens => self.steps.push_back(Step::SampleRange(relay)),
             None => self.steps.push_back(Step::Sample(relay)),
         }
     }
@@ -426,4 +432,10 @@ impl Searches {
             reason,
         }));
     }
+}
+
+/// Whether this side opens sockets although its NAT has one mapping for every destination: the peer's has, too. Then an early packet of
+/// the punch may have made a router remap the punch socket, and another socket gets through.
+fn opens(theirs: Option<&Offer>) -> bool {
+    theirs.is_some_and(|theirs| theirs.side.ports.is_none())
 }

@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use self::path::{Path, Target};
+pub(super) use self::udp::Extent;
 use crate::{
     config::{Config, RelayAddr},
     core::{
@@ -72,13 +73,13 @@ impl Plan {
     }
 
     /// How a relay sees the range; `None` if it answers no STUN over QUIC's port.
-    pub(crate) async fn sample(&self, relay: PeerId) -> Option<Sample> {
+    pub(crate) async fn sample(&self, relay: PeerId, extent: Extent) -> Option<Sample> {
         let (targets, _) = self.targets().await;
         let mut targets = targets.iter();
         // IPv4 comes first.
         let target =
             targets.find(|target| (target.relay, target.transport) == (relay, Transport::Quic))?;
-        udp::sample(&self.sockets, target.addr).await
+        udp::sample(&self.sockets, target.addr, extent).await
     }
 
     async fn gather(&self, claims: Vec<Claim>) -> Facts {

@@ -1,7 +1,7 @@
 //! A model NAT that lets in whom the inside has sent to, address and port.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -41,6 +41,9 @@ pub(super) struct Nat {
     inside: HashMap<(u16, SocketAddr), u16>,
     pub(super) given: u16,
     pub(super) most: usize,
+    /// Whether its own stack takes what it lets nobody in with, and what it has taken: by outside port and who has sent it.
+    pub(super) accepts: bool,
+    taken: HashSet<(u16, SocketAddr)>,
 }
 
 const LIFETIME: Duration = Duration::from_secs(30);
@@ -55,6 +58,8 @@ impl Nat {
             inside: HashMap::new(),
             given: 0,
             most: 0,
+            accepts: false,
+            taken: HashSet::new(),
         }
     }
 
@@ -78,6 +83,9 @@ impl Nat {
         loop {
             self.given += 1;
             let outside = match self.kind {
+                Kind::Stable(moved) if self.taken.contains(&(port + moved, to)) => {
+                    self.rng.u16(1024..)
+                }
                 Kind::Stable(moved) => return port + moved,
                 Kind::Random => self.rng.u16(1024..),
                 Kind::Block(from, size) => from + self.rng.u16(..size),
@@ -95,19 +103,28 @@ impl Nat {
         (now < *at + LIFETIME && *mapped == outside).then_some(port)
     }
 
-    /// What a relay sees of the range.
-    pub(super) fn side(&mut self, range: u16) -> Side {
+    /// What comes from there is not let in.
+    pub(super) fn refuses(&mut self, outside: u16, from: SocketAddr) {
+        if self.accepts {
+            self.taken.insert((outside, from));
+        }
+    }
+
+    /// What a relay sees of the range, for a side that opens sockets in any case or not.
+    pub(super) fn side(&mut self, range: u16, opens: bool) -> Side {
         let at = Duration::ZERO;
         let punch = RELAY.map(|relay| self.out(PUNCH, relay, at)).to_vec();
         let is_hard = punch[0] != punch[1];
-        let ports = (1..range).filter(|_| is_hard).map(|nth| PUNCH + nth);
+        let ports = (1..range)
+            .filter(|_| is_hard || opens)
+            .map(|nth| PUNCH + nth);
         let ports = ports.map(|port| (port, self.out(port, RELAY[0], at).port()));
-        side(&Sample {
+        let sample = Sample {
             punch,
             ports: ports.collect(),
             free: usize::from(range) - 3,
-        })
-        .unwrap()
+        };
+        side(&sample, opens).unwrap()
     }
 }
 
