@@ -22,7 +22,10 @@ use crate::punch::{
     record::{CandidateOutcome, Reason, Role},
 };
 
-use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs, series::MAX_ATTEMPTS};
+use super::{
+    MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs,
+    series::{BUDGET_WINDOW, MAX_ATTEMPTS},
+};
 
 /// The longest that SYNC is waited for to arrive: a peer that answers late must not delay the dial by as much.
 const MAX_SYNC_DELAY: Duration = Duration::from_millis(500);
@@ -364,7 +367,11 @@ impl Peer {
 
     fn may_answer(&mut self, cx: &Context<'_>, circuit: ConnectionId) -> bool {
         let known = self.circuits.iter().any(|c| c.connection == circuit);
-        if !cx.enabled || !known || !self.directs.is_empty() || self.budget_frees(cx).is_some() {
+        if !cx.enabled
+            || !known
+            || !self.directs.is_empty()
+            || self.budget_frees(cx, BUDGET_WINDOW).is_some()
+        {
             return false;
         }
         match &self.attempt {
