@@ -62,6 +62,26 @@ async fn a_tcp_punch_from_both_ends_is_one_connection_with_both_roles() {
 }
 
 #[tokio::test]
+async fn two_sides_that_both_take_the_dialers_role_notice_it() {
+    let (a, handle_a) = node(config("21200-21209"));
+    let (b, handle_b) = node(config("21210-21219"));
+    let (addr_a, addr_b) = (
+        punch_addr(&a, &handle_a, Transport::Tcp),
+        punch_addr(&b, &handle_b, Transport::Tcp),
+    );
+    for remote in [Remote::Unknown, Remote::TakesTls] {
+        let _guards = (
+            handle_a.expect_punch(std::slice::from_ref(&addr_b), remote),
+            handle_b.expect_punch(std::slice::from_ref(&addr_a), remote),
+        );
+        let both = tokio::join!(a.dial(&addr_b, ORDINARY), b.dial(&addr_a, ORDINARY));
+        for error in [both.0.err().unwrap(), both.1.err().unwrap()] {
+            assert!(p2pnode_transports::both_dialed(&error), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_comes_before_the_dial_is_kept_for_it() {
     let (mut a, handle_a) = node(config("21020-21029"));
     let (b, handle_b) = node(config("21030-21039"));

@@ -128,6 +128,9 @@ enum Command {
         minutes: u64,
         longest: u64,
     },
+    /// One of the outages of `test soak`, in the lab.
+    #[command(hide = true)]
+    OutageInLab { outage: soak::Outage, seconds: u64 },
     /// The part of `test carry` that runs in the lab.
     #[command(hide = true)]
     CarryInLab { mib: u64 },
@@ -232,6 +235,10 @@ fn run(command: Command) -> Result<ExitCode> {
         } => {
             sandbox::enter()?;
             soak::in_lab(seed, minutes, longest)
+        }
+        Command::OutageInLab { outage, seconds } => {
+            sandbox::enter()?;
+            soak::outage_in_lab(outage, seconds)
         }
         Command::CarryInLab { mib } => {
             sandbox::enter()?;

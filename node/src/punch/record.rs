@@ -141,6 +141,8 @@ pub enum CandidateOutcome {
     Timeout,
     /// This host has no route, or no socket left, for it.
     Unreachable,
+    /// Both sides took the dialer's role of the TCP connection.
+    BothDialed,
     /// It failed in another way: another peer answered, or the handshake failed, or this node refused the connection.
     Failed,
 }

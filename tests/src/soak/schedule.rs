@@ -239,6 +239,26 @@ impl Schedule {
         }
     }
 
+    /// These faults at once, for so long, and nothing else.
+    pub fn outage(faults: &[Fault], lasts: Duration) -> Self {
+        let from = Form::SHORT.calm[0];
+        let until = from + lasts;
+        let episode = |fault: &Fault| Episode {
+            fault: *fault,
+            from,
+            until,
+        };
+        Self {
+            seed: 0,
+            form: Form {
+                length: until,
+                longest: lasts,
+                ..Form::SHORT
+            },
+            episodes: faults.iter().map(episode).collect(),
+        }
+    }
+
     /// Beginnings and ends, in the order of time. What is instant has no end.
     pub fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();

@@ -148,6 +148,12 @@ pub enum Error {
         /// How the connection ended, if that is why it failed.
         closed: Option<Closed>,
     },
+    /// Both sides of a TCP connection took the dialer's role.
+    #[error("{remote} took the dialer's role, as this side did")]
+    BothDialed {
+        /// The other end.
+        remote: SocketAddr,
+    },
     /// A socket failed.
     #[error("{context}: {source}")]
     Io {
@@ -227,6 +233,7 @@ impl Error {
             | Self::Certificate(_)
             | Self::Quic { .. }
             | Self::Handshake { .. }
+            | Self::BothDialed { .. }
             | Self::Io { .. } => None,
         }
     }
@@ -291,6 +298,11 @@ pub fn closed(error: &(dyn StdError + 'static)) -> Option<Closed> {
 /// Whether a connection was one of STUN, which a [`StunHandler`](crate::StunHandler) has taken.
 pub fn was_stun(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|error| matches!(error.downcast_ref(), Some(Error::Stun)))
+}
+
+/// Whether both sides of a connection took the dialer's role.
+pub fn both_dialed(error: &(dyn StdError + 'static)) -> bool {
+    causes(error).any(|error| matches!(error.downcast_ref(), Some(Error::BothDialed { .. })))
 }
 
 /// Whether an attempt to connect failed because time ran out, with `error` as a swarm or a boxed transport reports it. Looks

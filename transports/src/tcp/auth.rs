@@ -23,14 +23,15 @@ use libp2p::{
         Endpoint,
         transport::{DialOpts, ListenerId, PortUse, Transport, TransportError, TransportEvent},
         upgrade::{
-            InboundConnectionUpgrade, NegotiationError, OutboundConnectionUpgrade, UpgradeInfo,
-            Version,
+            InboundConnectionUpgrade, NegotiationError, OutboundConnectionUpgrade, ProtocolError,
+            UpgradeInfo, Version,
         },
     },
     identity::Keypair,
     multiaddr::Multiaddr,
     noise,
 };
+use rustls::HandshakeType;
 use tokio::net::TcpStream;
 
 use super::{
@@ -171,12 +172,34 @@ impl Upgrade {
                     let error = io::Error::from(io::ErrorKind::UnexpectedEof);
                     Err(Error::handshake(remote, &error))
                 }
+                Ok(Err(error)) if role == Endpoint::Dialer && is_of_dialer(&error) => {
+                    Err(Error::BothDialed { remote })
+                }
                 Ok(Err(error)) => Err(Error::handshake(remote, &error)),
                 Err(_) => Err(Error::timeout("the TCP handshake", HANDSHAKE_TIMEOUT)),
             }
         }
         .boxed()
     }
+}
+
+/// Whether the remote of a dialer is a dialer itself: it names another protocol first, or begins TLS as a client.
+fn is_of_dialer(error: &io::Error) -> bool {
+    let is_it = |error: &(dyn std::error::Error + 'static)| {
+        matches!(
+            error.downcast_ref(),
+            Some(NegotiationError::ProtocolError(
+                ProtocolError::InvalidMessage
+            ))
+        ) || matches!(
+            error.downcast_ref(),
+            Some(rustls::Error::InappropriateHandshakeMessage {
+                got_type: HandshakeType::ClientHello,
+                ..
+            })
+        )
+    };
+    causes(error).any(is_it)
 }
 
 /// Whether the remote speaks STUN: its first byte is 0 or 1, and that of a negotiation is neither.

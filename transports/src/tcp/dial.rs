@@ -276,6 +276,9 @@ impl Dial {
                     Err(error) => {
                         // The connection that this side made did not hold: another would not either.
                         over |= origin.is_none();
+                        if matches!(error, Error::BothDialed { .. }) {
+                            tracing::info!(remote = %self.remote, "both sides of a tcp punch took the dialer's role; the next punch takes the listener's");
+                        }
                         if matches!(error, Error::Timeout { .. }) {
                             let now = Instant::now().into_std();
                             self.memory.narrow().add(self.remote, now);

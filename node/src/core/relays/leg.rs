@@ -12,7 +12,7 @@ use crate::{config::RelayAddr, core::fault::Fault};
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(250);
 
 /// The longest wait before the first dial after a loss. The many nodes of a relay that ends are spread over it.
-const LOST_MAX: Duration = Duration::from_secs(1);
+pub(super) const LOST_MAX: Duration = Duration::from_secs(1);
 
 /// Longest wait between two dials of a leg in the first minute. A QUIC dial gives up after 4 s and retransmits until then. So this
 /// node finds a relay that comes back within 5 s.
@@ -48,6 +48,8 @@ pub(super) struct Leg {
     pub(super) family: Family,
     /// One of two legs to the same name.
     pub(super) is_twin: bool,
+    /// Of two legs to one address in one family the one that is to have the punch port.
+    pub(super) is_second: bool,
     pub(super) state: State,
     /// Dials in a row that failed.
     pub(super) failures: u32,
@@ -156,6 +158,7 @@ impl Leg {
             },
             family,
             is_twin,
+            is_second: false,
             state: State::Down { retry_at: now },
             failures: 0,
             wanted_since: None,
@@ -168,6 +171,31 @@ impl Leg {
             replaced: None,
         };
         addrs.into_iter().map(leg).collect()
+    }
+
+    /// A second one to where this one leads, to be dialed then.
+    pub(super) fn second(&self, retry_at: Instant) -> Self {
+        Self {
+            relay: self.relay.clone(),
+            family: self.family,
+            is_twin: self.is_twin,
+            is_second: true,
+            state: State::Down { retry_at },
+            failures: 0,
+            wanted_since: None,
+            late: 0,
+            vain: 0,
+            hold: None,
+            refusals: 0,
+            down_for: None,
+            doubt: Doubt::None,
+            replaced: None,
+        }
+    }
+
+    /// Whether it is a second one to where the other leads.
+    pub(super) fn is_second_with(&self, other: &Self) -> bool {
+        self.is_second && (&self.relay, self.family) == (&other.relay, other.family)
     }
 
     pub(super) fn connection(&self) -> Option<ConnectionId> {

@@ -9,6 +9,7 @@ mod admission;
 mod doubts;
 mod leg;
 mod reservations;
+mod seconds;
 mod slot;
 mod trouble;
 
@@ -345,7 +346,7 @@ impl RelayKeeper {
         Some(Unreachable {
             relay: leg.relay.clone(),
             failures: leg.failures,
-            is_news: leg.failures == 1 && twins.all(|twin| twin.failures > 0),
+            is_news: leg.failures == 1 && !leg.is_second && twins.all(|twin| twin.failures > 0),
         })
     }
 
@@ -364,13 +365,17 @@ impl RelayKeeper {
             .iter()
             .position(|leg| leg.connection() == Some(connection))?;
         self.down(number, now, jitter);
-        if let Some(leg) = self.legs.get_mut(number) {
-            leg.take_spare();
-        }
-        self.legs.get(number).map(|leg| LostLeg {
+        let leg = self.legs.get_mut(number)?;
+        leg.take_spare();
+        let lost = LostLeg {
             relay: leg.relay.clone(),
             vain: leg.vain,
-        })
+        };
+        if !leg.is_second {
+            let first = leg.second(now);
+            self.drop_idle_second(&first);
+        }
+        Some(lost)
     }
 
     fn down(&mut self, number: usize, now: Instant, jitter: f64) {

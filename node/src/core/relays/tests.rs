@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod seconds;
+
 use std::time::Duration;
 
 use libp2p::core::transport::ListenerId;

@@ -65,12 +65,17 @@ impl NodeState {
     ) {
         let own = self.is_dialed(peer);
         let mut cause = PathCause::Made(path.how);
-        let is_leg = match self.relays.handle_established(id, now) {
-            Opened::Leg => true,
-            Opened::Replaces(old) => {
-                self.close_doubtful(old, peer, now);
-                true
+        let opened = self.relays.handle_established(id, now);
+        if let Opened::Replaces(old) = opened {
+            self.close_doubtful(old, peer, now);
+        }
+        let is_leg = match opened {
+            Opened::Leg | Opened::Replaces(_) if self.is_needless_second(id, now) => {
+                self.unreported.insert(id);
+                self.actions.push_back(Action::Close(id));
+                false
             }
+            Opened::Leg | Opened::Replaces(_) => true,
             Opened::Surplus => {
                 self.unreported.insert(id);
                 self.actions.push_back(Action::Close(id));

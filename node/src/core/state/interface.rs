@@ -206,13 +206,16 @@ pub(crate) enum Action {
     /// A relay has introduced a peer: pass the introduction to the punch machine. Pass its decision to
     /// [`handle_introduced`](super::NodeState::handle_introduced).
     Punch(Introduced),
-    /// Have a relay look at the range; [`handle_port_sample`](super::NodeState::handle_port_sample) follows.
+    /// Have a relay look at the punch socket, and at the range if that has two mappings;
+    /// [`handle_port_sample`](super::NodeState::handle_port_sample) follows.
     SamplePorts(PeerId),
     /// Have a relay look at the port that a path moves to, which is kept for the search that follows. The same follows.
     SampleNextPort(PeerId),
     /// Have this relay look at the punch socket again and again, or none;
     /// [`handle_punch_socket_seen`](super::NodeState::handle_punch_socket_seen) follows each time.
     WatchPort(Option<PeerId>),
+    /// The same, and at the range in any case.
+    SampleRange(PeerId),
     /// Ask the relay on this connection to pass an offer of a search on;
     /// [`handle_offer_refused`](super::NodeState::handle_offer_refused) follows if it does not.
     OfferSearch(Ask, ConnectionId),

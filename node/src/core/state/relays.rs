@@ -214,6 +214,19 @@ impl NodeState {
             })
     }
 
+    /// Whether a leg is of no use, because it is a second one for the sake of the punch port, and has another port.
+    pub(super) fn is_needless_second(&mut self, connection: ConnectionId, now: Instant) -> bool {
+        let hop = self.peers.connection(connection);
+        let hop = hop.and_then(|connection| connection.path.hops.first());
+        let of = hop.and_then(|hop| Some((hop.transport?, hop.family?)));
+        // QUIC has no other port, and without a punch socket there is nothing to see.
+        let may_differ = of.is_some_and(|of| {
+            of.0 == Transport::Tcp && self.addresses.punch_ports().contains_key(&of)
+        });
+        let is_punch = !may_differ || self.leaves_from_punch_port(connection);
+        self.relays.handle_port(connection, is_punch, now)
+    }
+
     /// Whether a connection has the punch port of its transport and family. TCP takes another port where the kernel or a NAT keeps an
     /// earlier connection of that one.
     pub(super) fn leaves_from_punch_port(&self, connection: ConnectionId) -> bool {

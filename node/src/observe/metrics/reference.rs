@@ -56,6 +56,7 @@ fn dials(metrics: &Metrics) {
         CandidateOutcome::Refused,
         CandidateOutcome::Timeout,
         CandidateOutcome::Unreachable,
+        CandidateOutcome::BothDialed,
         CandidateOutcome::Failed,
     ];
     let outcomes = [

@@ -44,6 +44,7 @@ pub(crate) fn outcome(error: &TransportError<io::Error>) -> CandidateOutcome {
     match of_system {
         Some(outcome) => outcome,
         None if p2pnode_transports::timed_out(error) => CandidateOutcome::Timeout,
+        None if p2pnode_transports::both_dialed(error) => CandidateOutcome::BothDialed,
         None => CandidateOutcome::Failed,
     }
 }

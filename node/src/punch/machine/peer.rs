@@ -98,6 +98,8 @@ struct Series {
     rung: usize,
     /// Handshakes, as responder, whose CONNECT listed several transports.
     mixed: u32,
+    /// An attempt over TCP has failed because both sides took the dialer's role.
+    both_dialed: bool,
     /// Initiator: this series has already started again for the private addresses.
     knows_nat: bool,
     /// Initiator: the last round dialed QUIC alone although both sides have TCP too.

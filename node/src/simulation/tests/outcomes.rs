@@ -2,22 +2,23 @@
 //!
 //! An outcome without a case does not compile.
 
-use std::io;
+use std::{io, time::Duration};
 
-use libp2p::{TransportError, swarm::ConnectionId};
+use libp2p::{Multiaddr, TransportError, swarm::ConnectionId};
+use p2pnode_protocol::dcutr::Addresses;
 
 use super::{
     reasons::{OneSide, THEIRS, addr},
     seconds,
 };
 use crate::punch::{
-    CandidateOutcome,
+    CandidateOutcome, Role,
     address::Candidate,
     dial_outcome,
-    machine::{Established, Event, Side},
+    machine::{Action, Established, Event, Side},
 };
 
-const OUTCOMES: [CandidateOutcome; 9] = [
+const OUTCOMES: [CandidateOutcome; 10] = [
     CandidateOutcome::Filtered,
     CandidateOutcome::NotDialed,
     CandidateOutcome::OverBudget,
@@ -26,6 +27,7 @@ const OUTCOMES: [CandidateOutcome; 9] = [
     CandidateOutcome::Refused,
     CandidateOutcome::Timeout,
     CandidateOutcome::Unreachable,
+    CandidateOutcome::BothDialed,
     CandidateOutcome::Failed,
 ];
 
@@ -37,10 +39,11 @@ fn caused(outcome: CandidateOutcome) -> Vec<CandidateOutcome> {
         CandidateOutcome::Pending => waited(true, 100_000),
         CandidateOutcome::NotDialed => circuit_lost(),
         CandidateOutcome::Connected => connected(),
-        CandidateOutcome::Refused => failed(io::ErrorKind::ConnectionRefused),
-        CandidateOutcome::Timeout => failed(io::ErrorKind::TimedOut),
-        CandidateOutcome::Unreachable => failed(io::ErrorKind::NetworkUnreachable),
-        CandidateOutcome::Failed => failed(io::ErrorKind::InvalidData),
+        CandidateOutcome::Refused => failed(io::ErrorKind::ConnectionRefused.into()),
+        CandidateOutcome::Timeout => failed(io::ErrorKind::TimedOut.into()),
+        CandidateOutcome::Unreachable => failed(io::ErrorKind::NetworkUnreachable.into()),
+        CandidateOutcome::BothDialed => failed(both_dialed()),
+        CandidateOutcome::Failed => failed(io::ErrorKind::InvalidData.into()),
     };
     let mut events = std::iter::from_fn(|| one.machine.poll_event());
     let record = events.find_map(|event| match event {
@@ -87,12 +90,18 @@ fn connected() -> OneSide {
     one
 }
 
-/// The dial fails with this error of the system.
-fn failed(kind: io::ErrorKind) -> OneSide {
+fn both_dialed() -> io::Error {
+    io::Error::other(p2pnode_transports::Error::BothDialed {
+        remote: ([203, 0, 113, 7], 5_000).into(),
+    })
+}
+
+/// The dial fails with this error.
+fn failed(error: io::Error) -> OneSide {
     let mut one = OneSide::new(true);
     one.relayed(Side::Listener);
     let dial = one.answered().unwrap();
-    let error = TransportError::Other(io::Error::from(kind));
+    let error = TransportError::Other(error);
     one.failed(dial, dial_outcome(&error));
     one.wait(seconds(60));
     one
@@ -102,5 +111,40 @@ fn failed(kind: io::ErrorKind) -> OneSide {
 fn each_outcome_of_an_address_has_a_case_that_causes_it_and_no_other() {
     for outcome in OUTCOMES {
         assert_eq!(caused(outcome), [outcome]);
+    }
+}
+
+#[test]
+fn after_both_sides_have_dialed_this_side_takes_the_other_role_with_a_peer_of_another_make() {
+    let theirs: Multiaddr = addr(THEIRS);
+    for (rtt, second) in [
+        (None, Role::Initiator),
+        (Some(Duration::from_millis(20)), Role::Responder),
+    ] {
+        let mut one = OneSide::new(true);
+        one.relayed(Side::Dialer);
+        let roles = [(); 2].map(|()| {
+            let connect = Addresses {
+                rtt,
+                ..vec![theirs.clone()].into()
+            };
+            one.machine
+                .handle_connect(one.peer, one.circuit, connect, one.now);
+            one.machine.handle_sync(one.peer, one.circuit, one.now);
+            one.wait(seconds(1));
+            let mut actions = std::iter::from_fn(|| one.machine.poll_action());
+            let dial = actions.find_map(|action| {
+                let Action::Dial { dial, role, .. } = action else {
+                    return None;
+                };
+                Some((dial, role))
+            });
+            let (dial, role) = dial.unwrap();
+            let error = TransportError::Other(both_dialed());
+            one.failed(dial, dial_outcome(&error));
+            one.wait(seconds(6));
+            role
+        });
+        assert_eq!(roles, [Role::Responder, second]);
     }
 }

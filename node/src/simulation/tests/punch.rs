@@ -214,6 +214,34 @@ fn a_relay_that_sees_another_port_than_the_punch_port_is_not_asked_for_an_introd
 }
 
 #[test]
+fn a_leg_that_has_another_port_gets_a_second_one_and_the_pair_is_introduced_again() {
+    let mut world = World::new(1);
+    let relay = world.relay(Settings::default());
+    let [a, b] = [(); 2].map(|()| {
+        world.node(NodeSetup {
+            transports: vec![Transport::Tcp],
+            ..NodeSetup::behind(Nat::PortRestricted, &[relay])
+        })
+    });
+    let port = world.hosts[a].port;
+    world.hosts[a].dials_from = Some(port + 1);
+    world.until_reserved();
+    // Meanwhile the device on the way remembers the earlier connection.
+    world.run(seconds(300));
+    world.hosts[a].dials_from = None;
+    world.run(seconds(40));
+    let dial = world.dial(a, b);
+    assert_eq!(world.outcome(dial).outcome, Reached::Direct);
+    for node in [a, b] {
+        let by: Vec<_> = world.attempts(node).iter().map(|at| at.by()).collect();
+        assert_eq!(by, [By::Introduction]);
+    }
+    let lost = world.events(a).iter();
+    let lost = lost.filter(|event| matches!(event, Event::ReservationLost { .. }));
+    assert_eq!(lost.count(), 0);
+}
+
+#[test]
 fn a_mapped_side_makes_pairs_direct_that_cannot_be_punched_whichever_side_dials() {
     for transports in [vec![Transport::Quic], vec![Transport::Quic, Transport::Tcp]] {
         for (mapped, other) in [

@@ -351,3 +351,23 @@ fn no_side_of_a_punch_that_succeeds_calls_its_circuit_lost() {
         }
     }
 }
+
+#[test]
+fn a_ninth_handshake_in_a_minute_waits_a_little_longer_than_the_peer_refuses_it() {
+    let mut one = OneSide::new(true);
+    one.relayed(Side::Listener);
+    let (began, mut times) = (one.now, Vec::new());
+    while times.len() < 9 {
+        let mut actions = std::iter::from_fn(|| one.machine.poll_action());
+        if actions.any(|action| matches!(action, Action::Connect { .. })) {
+            times.push(one.now - began);
+            one.fail(HandshakeError::Broken);
+        }
+        one.machine.handle_wanted(one.peer, one.now);
+        one.wait(Duration::from_millis(100));
+        assert!(one.now < began + seconds(90), "{times:?}");
+    }
+    assert!(times[7] < seconds(60), "{times:?}");
+    let ninth = times[8] - times[0];
+    assert!(seconds(61) <= ninth && ninth < seconds(62), "{times:?}");
+}

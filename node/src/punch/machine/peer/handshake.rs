@@ -22,7 +22,10 @@ use crate::punch::{
     record::{CandidateOutcome, Reason, Role},
 };
 
-use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs, series::MAX_ATTEMPTS};
+use super::{
+    MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs,
+    series::{BUDGET_WINDOW, MAX_ATTEMPTS},
+};
 
 /// The longest that SYNC is waited for to arrive: a peer that answers late must not delay the dial by as much.
 const MAX_SYNC_DELAY: Duration = Duration::from_millis(500);
@@ -170,6 +173,7 @@ impl Peer {
         }
         for (candidate, outcome) in outcomes {
             attempt.set_outcome(candidate, *outcome);
+            self.series.both_dialed |= *outcome == CandidateOutcome::BothDialed;
         }
         if let Some(id) = attempt.circuit {
             let answered = outcomes.iter().filter(|(candidate, outcome)| {
@@ -347,7 +351,7 @@ impl Peer {
             peer: self.id,
             dial,
             addrs: multiaddrs(&chosen),
-            role: role_of_dial(attempt),
+            role: role_of_dial(attempt, self.series.both_dialed),
         });
     }
 
@@ -369,7 +373,11 @@ impl Peer {
 
     fn may_answer(&mut self, cx: &Context<'_>, circuit: ConnectionId) -> bool {
         let known = self.circuits.iter().any(|c| c.connection == circuit);
-        if !cx.enabled || !known || !self.directs.is_empty() || self.budget_frees(cx).is_some() {
+        if !cx.enabled
+            || !known
+            || !self.directs.is_empty()
+            || self.budget_frees(cx, BUDGET_WINDOW).is_some()
+        {
             return false;
         }
         match &self.attempt {
@@ -382,13 +390,15 @@ impl Peer {
     }
 }
 
-/// The role in which an attempt dials: the one of the handshake, except in the last attempt of a peer of another make.
+/// The role in which an attempt dials: the one of the handshake. With a peer of another make it is the other one in the last attempt, and
+/// as soon as an attempt has shown that both sides dial.
 ///
 /// go-libp2p before 0.48 has the roles the wrong way round over TCP, so both sides of its punches dial. A transport in the role of
 /// the listener takes the other role if the remote waits as well, so this role fits every remote and only takes longer. Peers of
 /// ours have named the round trip time of the circuit by then.
-fn role_of_dial(attempt: &Attempt) -> Role {
-    match attempt.number == MAX_ATTEMPTS && attempt.rtt.is_none() {
+fn role_of_dial(attempt: &Attempt, both_dialed: bool) -> Role {
+    let is_swapped = both_dialed || attempt.number == MAX_ATTEMPTS;
+    match is_swapped && attempt.rtt.is_none() {
         true => Role::Initiator,
         false => attempt.role,
     }

@@ -24,7 +24,10 @@ use crate::punch::{
     record::{CandidateOutcome, Role},
 };
 
-use super::{MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs, series::MAX_ATTEMPTS};
+use super::{
+    MAX_CIRCUIT_RTT, Peer, Plan, multiaddrs,
+    series::{BUDGET_WINDOW, MAX_ATTEMPTS},
+};
 
 impl Peer {
     /// A relay introduced the peer.
@@ -40,7 +43,7 @@ impl Peer {
         let is_idle = self.attempt.is_none()
             && self.directs.is_empty()
             && matches!(self.plan, Plan::Nothing | Plan::Peer { .. });
-        if !cx.enabled || !is_idle || self.budget_frees(cx).is_some() {
+        if !cx.enabled || !is_idle || self.budget_frees(cx, BUDGET_WINDOW).is_some() {
             return IntroductionResponse::Ignored;
         }
         let own = introduced.own_addrs.iter().filter_map(Candidate::parse);

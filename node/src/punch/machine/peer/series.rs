@@ -21,7 +21,11 @@ pub(super) const MAX_ATTEMPTS: u32 = 3;
 /// The most handshakes with one peer in [`BUDGET_WINDOW`], those that the peer begins included. It bounds the packets that a peer
 /// can make this node send to addresses of the peer's choice.
 const BUDGET: usize = 8;
-const BUDGET_WINDOW: Duration = Duration::from_secs(60);
+pub(super) const BUDGET_WINDOW: Duration = Duration::from_secs(60);
+
+/// The same for a handshake that this node begins: longer, because the peer counts from when CONNECT arrives, which takes a varying time
+/// over the circuit. A peer whose budget is spent ends the handshake.
+const OWN_WINDOW: Duration = Duration::from_secs(61);
 
 /// Which part of the time since its last direct connection a pair rests at most.
 const HEALS: u32 = 8;
@@ -70,7 +74,7 @@ impl Peer {
             }
             return;
         }
-        if let Some(at) = self.budget_frees(cx) {
+        if let Some(at) = self.budget_frees(cx, OWN_WINDOW) {
             self.plan = Plan::Begin { at };
             return;
         }
@@ -267,18 +271,15 @@ impl Peer {
         cx.report(Event::Attempt(Box::new(record)));
     }
 
-    /// `Some` if the budget is spent, with the time from which it no longer is.
-    pub(super) fn budget_frees(&mut self, cx: &Context<'_>) -> Option<Instant> {
-        while self
-            .begun
-            .front()
-            .is_some_and(|at| *at + BUDGET_WINDOW <= cx.now)
-        {
+    /// `Some` if the budget of this time is spent, with the time from which it no longer is.
+    pub(super) fn budget_frees(&mut self, cx: &Context<'_>, window: Duration) -> Option<Instant> {
+        let is_over = |at: &Instant| *at + OWN_WINDOW <= cx.now;
+        while self.begun.front().is_some_and(is_over) {
             self.begun.pop_front();
         }
-        (self.begun.len() >= BUDGET)
-            .then(|| self.begun.front().map(|at| *at + BUDGET_WINDOW))
-            .flatten()
+        let nth = self.begun.len().checked_sub(BUDGET)?;
+        let frees = *self.begun.get(nth)? + window;
+        (cx.now < frees).then_some(frees)
     }
 
     /// The circuit over which this node may begin: one that it listened on; else any whose other end has not refused.
