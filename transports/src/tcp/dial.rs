@@ -51,13 +51,28 @@ const SILENCE: Duration = Duration::from_millis(1500);
 /// becomes free, nor a NAT when it begins to let packets through.
 pub(super) const AGAIN: Duration = Duration::from_millis(100);
 
-/// How soon, in milliseconds, a punch tries again that was answered: a router takes what comes early to its own stack, which answers
+/// How soon, in milliseconds, the first tries follow of a punch that is answered, and how many they are. If only the remote's router
+/// answers, the first SYN that the remote sends lets the next one of this side in. That SYN must not leave while the router has one of
+/// ours: it would leave from another port for minutes. The router has one for a tenth of a millisecond.
+const FIRST_AGAIN: std::ops::RangeInclusive<u64> = 20..=60;
+const FIRST: u32 = 5;
+
+/// How soon, in milliseconds, a punch tries again that is still answered: a router takes what comes early to its own stack, which answers
 /// with a reset. Both ways open only if the SYNs of both sides cross, within the time that one takes. The pauses are random, so that
 /// one of a few tries does. A reset ends the router's connection-tracking entry, so a try spoils nothing.
 const ANSWERED_AGAIN: std::ops::RangeInclusive<u64> = 1..=4;
 
 /// How many tries follow each other so soon.
 const SOON: u32 = 200;
+
+/// The wait after so many tries.
+fn again(tries: u32, is_answered: bool) -> Duration {
+    match is_answered {
+        true if tries < FIRST => Duration::from_millis(fastrand::u64(FIRST_AGAIN)),
+        true if tries < FIRST + SOON => Duration::from_millis(fastrand::u64(ANSWERED_AGAIN)),
+        true | false => AGAIN,
+    }
+}
 
 /// After what time a handshake has stopped, at the least, and is tried with small segments.
 const STOPPED: Duration = Duration::from_secs(3);
@@ -224,7 +239,7 @@ impl Dial {
         let timeout = || Error::timeout("the tcp punch", PUNCH_TIMEOUT);
         let mut last = timeout();
         let mut over = false;
-        let mut soon = SOON;
+        let mut tries = 0;
         loop {
             futures::select! {
                 connected = connecting => match connected {
@@ -245,12 +260,8 @@ impl Dial {
                         if !is_in_use(&error) {
                             last = self.failed(error);
                         }
-                        let again = match is_answered && soon > 0 {
-                            true => Duration::from_millis(fastrand::u64(ANSWERED_AGAIN)),
-                            false => AGAIN,
-                        };
-                        soon = soon.saturating_sub(1);
-                        pause = tokio::time::sleep(again).boxed().fuse();
+                        pause = tokio::time::sleep(again(tries, is_answered)).boxed().fuse();
+                        tries = tries.saturating_add(1);
                     }
                     Err(error) => {
                         last = self.failed(error);
