@@ -75,7 +75,13 @@ async fn two_sides_that_both_take_the_dialers_role_notice_it() {
             handle_b.expect_punch(std::slice::from_ref(&addr_a), remote),
         );
         let both = tokio::join!(a.dial(&addr_b, ORDINARY), b.dial(&addr_a, ORDINARY));
-        for error in [both.0.err().unwrap(), both.1.err().unwrap()] {
+        // One of them may try again while the other has given up and listens, and get through.
+        let errors: Vec<_> = [both.0, both.1]
+            .into_iter()
+            .filter_map(Result::err)
+            .collect();
+        assert!(!errors.is_empty());
+        for error in errors {
             assert!(p2pnode_transports::both_dialed(&error), "{error}");
         }
     }

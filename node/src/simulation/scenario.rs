@@ -189,11 +189,14 @@ impl World {
         host
     }
 
-    /// The addresses at which a host is seen, by this family.
+    /// The address at which a host is seen over QUIC, by this family.
     pub(super) fn address(&self, host: usize, family: Family) -> Multiaddr {
+        self.address_over(Transport::Quic, host, family)
+    }
+
+    fn address_over(&self, transport: Transport, host: usize, family: Family) -> Multiaddr {
         let host = &self.hosts[host];
         let socket = (host.sites[&family].outside, host.port).into();
-        let transport = Transport::Quic;
         Candidate { transport, socket }.to_multiaddr()
     }
 
@@ -232,13 +235,15 @@ impl World {
 
     fn new_node(&self, host: usize, setup: &NodeSetup, seed: u64) -> SimNode {
         let (now, local) = (self.network.now, self.hosts[host].peer);
+        let transport = setup.transports.first();
+        let transport = transport.copied().unwrap_or(Transport::Quic);
         let relays: Vec<RelayAddr> = setup
             .relays
             .iter()
             .flat_map(|(relay, families)| {
                 families.iter().map(|family| RelayAddr {
                     peer: self.hosts[*relay].peer,
-                    addr: self.address(*relay, *family),
+                    addr: self.address_over(transport, *relay, *family),
                 })
             })
             .collect();

@@ -1,6 +1,6 @@
 //! The end: the router is asked to drop every mapping, until it has confirmed that.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use p2pnode_protocol::mapping::{ROUTER_PORT, nat_pmp, pcp};
 
@@ -8,9 +8,6 @@ use super::{
     Mappings,
     interface::{Action, Inside},
 };
-
-/// Datagrams that ask to drop mappings, with the nonces of PCP.
-pub(super) type Releases = BTreeMap<Inside, (pcp::Nonce, Action)>;
 
 impl Mappings {
     /// Releases every mapping. From then on the driver passes datagrams to [`Self::handle_release_answer`] until [`Self::has_ended`].

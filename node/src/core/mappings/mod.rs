@@ -31,7 +31,7 @@ use std::{
 
 use p2pnode_protocol::mapping::{ROUTER_PORT, nat_pmp, pcp, ssdp};
 
-use self::{ending::Releases, interface::LEASE, lease::Lease, search::Search, upnp::Upnp};
+use self::{interface::LEASE, lease::Lease, search::Search, upnp::Upnp};
 
 pub(crate) use self::interface::{
     Action, Checked, Claim, Event, Exposure, ExposureState, Gateway, Inside, Lost, MappingState,
@@ -56,8 +56,8 @@ pub(crate) struct Mappings {
     upnp: Upnp,
     /// The router's epoch, and when it was read.
     epoch: Option<(u32, Instant)>,
-    /// What the router is to confirm before the end.
-    ending: Releases,
+    /// Datagrams that ask to drop mappings and are to be confirmed before the end, with the nonces of PCP.
+    ending: BTreeMap<Inside, (pcp::Nonce, Action)>,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
 }
@@ -75,7 +75,7 @@ impl Mappings {
             look_again: None,
             upnp: Upnp::default(),
             epoch: None,
-            ending: Releases::default(),
+            ending: BTreeMap::new(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
         }

@@ -8,22 +8,12 @@ use std::{
 use libp2p::PeerId;
 
 use super::{
-    searches::{HOUR, SAMPLED, Searches, Step},
+    searches::{HOUR, Look, SAMPLED, Searches, Step},
     side::{Sample, side},
 };
 
 /// After a look at the range has failed, the next one follows after this, then after twice as long.
 const LOOKS: Duration = Duration::from_secs(30);
-
-/// A look at the range before anybody wants a search.
-#[derive(Debug, Default)]
-pub(super) struct Look {
-    /// The relay that looks, and until when.
-    pub(super) by: Option<(PeerId, Instant)>,
-    /// How many have failed in a row, and when the next one may begin.
-    pub(super) failures: u32,
-    pub(super) next: Option<Instant>,
-}
 
 impl Searches {
     /// Whether a relay is to look at the range, although nobody wants a search yet.

@@ -9,7 +9,6 @@ use libp2p::PeerId;
 use p2pnode_protocol::port_search::{Key, Nonce, Offer, Part, Ports, Side};
 
 use super::{
-    looks::Look,
     plan::{Begin, Plan},
     search::{Counts, Ended},
     side::{Sample, confidence, next_side, side},
@@ -76,6 +75,16 @@ pub(crate) struct Searches {
     pub(super) sample: Option<(PeerId, Sample)>,
     pub(super) look: Look,
     pub(super) steps: VecDeque<Step>,
+}
+
+/// A look at the range before anybody wants a search.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// The relay that looks, and until when.
+    pub(super) by: Option<(PeerId, Instant)>,
+    /// How many have failed in a row, and when the next one may begin.
+    pub(super) failures: u32,
+    pub(super) next: Option<Instant>,
 }
 
 #[derive(Debug)]
