@@ -8,7 +8,7 @@ use std::{
 
 /// The lock of a key file. It ends with the process or when it is dropped.
 #[derive(Debug)]
-pub struct KeyLock(#[expect(dead_code, reason = "the open file is the lock")] Option<File>);
+pub struct KeyLock(Option<File>);
 
 /// Another process runs with the key.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,17 @@ impl KeyLock {
                 tracing::debug!(path = %path.display(), %error, "the key file cannot be locked");
                 Ok(Self(None))
             }
+        }
+    }
+}
+
+impl Drop for KeyLock {
+    /// A program that this one is about to start has the file open until it runs: the lock would outlive a mere close.
+    fn drop(&mut self) {
+        if let Some(file) = &self.0
+            && let Err(error) = file.unlock()
+        {
+            tracing::debug!(%error, "the key file cannot be unlocked");
         }
     }
 }

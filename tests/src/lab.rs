@@ -46,7 +46,6 @@ pub struct Lab {
     impairment: Option<Option<Worker>>,
     artifacts: Arc<Artifacts>,
     datacenter: Router,
-    is_wide: bool,
 }
 
 pub struct Site {
@@ -101,18 +100,11 @@ impl Lab {
             impairment: None,
             artifacts: Arc::new(artifacts),
             datacenter,
-            is_wide: false,
         })
     }
 
     pub fn artifacts(&self) -> &Artifacts {
         &self.artifacts
-    }
-
-    /// From now on each new site has a router of its provider in front of it, as on the internet: without that, a packet that passes a
-    /// site's NAT arrives at the next site's, however few routers it may pass.
-    pub fn widen(&mut self) {
-        self.is_wide = true;
     }
 
     pub fn succeeded(self) {
@@ -137,15 +129,6 @@ impl Lab {
             carrier.run_sync(pin_bridges)?;
             apply(&carrier, WAN, Policy::CARRIER)?;
             Some(carrier)
-        } else if self.is_wide {
-            let provider = net
-                .add_router(&format!("{name}-provider"))
-                .preset(RouterPreset::Public)
-                .build()
-                .await
-                .with_context(|| format!("provider of {name}"))?;
-            provider.run_sync(pin_bridges)?;
-            Some(provider)
         } else {
             None
         };
@@ -193,8 +176,7 @@ impl Lab {
         if let Some(policy) = Policy::of(kind) {
             apply(&router, wan(&carrier), policy)?;
         }
-        let translates_last = carrier.as_ref().filter(|_| kind == NatKind::Cgnat);
-        let outside = translates_last.unwrap_or(&router).uplink_ip();
+        let outside = carrier.as_ref().unwrap_or(&router).uplink_ip();
         let outside = outside.filter(|_| kind.translates());
         Ok(Site {
             kind,

@@ -21,7 +21,6 @@ pub struct Pair {
     nats: [NatKind; 2],
     transports: Vec<Transport>,
     watched: bool,
-    is_wide: bool,
 }
 
 impl Pair {
@@ -38,14 +37,7 @@ impl Pair {
             nats: [nat_a, nat_b],
             transports: Transport::ALL.to_vec(),
             watched: false,
-            is_wide: false,
         }
-    }
-
-    /// Two providers' routers between the two sites, as on the internet.
-    pub fn apart(mut self) -> Self {
-        self.is_wide = true;
-        self
     }
 
     /// Only these transports, for the relay and between the peers. Without it: both.
@@ -62,14 +54,11 @@ impl Pair {
 
     /// Builds the networks, starts captures, relay and B, and returns when B holds its reservation.
     pub async fn start(self) -> Result<Peers> {
-        let mut lab = match &self.name {
+        let lab = match &self.name {
             Some(name) => Lab::new(name).await?,
             None => Lab::of_test().await?,
         };
         let relay = Relay::start(&lab, "relay").await?;
-        if self.is_wide {
-            lab.widen();
-        }
         let a = Peer::new(&lab, "a", self.nats[0]).await?;
         let b = Peer::new(&lab, "b", self.nats[1]).await?;
         let b_node = relay.node("b", &b.host, &self.transports).await?;

@@ -162,6 +162,12 @@ async fn verified(node: &Node, skip: usize) -> Result<SocketAddr> {
     Ok(event.text("/address").parse()?)
 }
 
+/// Both ports are verified. Returns where TCP is.
+async fn both_verified(node: &Node) -> Result<SocketAddr> {
+    mapping(node, 0, "udp", "verified", FOLLOWS * 2).await?;
+    verified(node, 0).await
+}
+
 async fn mapped_pairs(kind: NatKind, transport: Transport) -> Result<()> {
     let lab = Lab::of_test().await?;
     let relay = Relay::start(&lab, "relay").await?;
@@ -258,7 +264,7 @@ async fn reboots() -> Result<()> {
     let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
     let mut daemon = router(&lab, &peer).await?;
     let node = start(&relay, &peer, &Transport::ALL).await?;
-    let mapped = verified(&node, 0).await?;
+    let mapped = both_verified(&node).await?;
     daemon.kill().await?;
     peer.site.shell("nft delete table inet miniupnpd")?;
     ensure!(!probe::connects(&stranger, 7001, mapped).await?);
@@ -285,7 +291,7 @@ async fn moves() -> Result<()> {
     let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
     let _daemon = router(&lab, &peer).await?;
     let node = start(&relay, &peer, &Transport::ALL).await?;
-    let mapped = verified(&node, 0).await?;
+    let mapped = both_verified(&node).await?;
     let (before, after) = (mapped.ip().to_string(), neighbour(mapped.ip())?);
     let skip = node.process.events().len();
     // What the router translates from now on has the new address, and so has what comes in.

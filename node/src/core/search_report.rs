@@ -64,7 +64,6 @@ pub enum PortClass {
 impl From<&Side> for PortClass {
     fn from(side: &Side) -> Self {
         match side.ports {
-            _ if side.stable => Self::Stable,
             None => Self::Stable,
             Some(Ports::Random) => Self::Random,
             Some(Ports::Block { .. }) => Self::Block,
@@ -95,8 +94,7 @@ pub enum SearchOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoSearch {
-    /// Each side has one mapping for all destinations, and the peer opens no other sockets: a search finds nothing that a punch
-    /// does not.
+    /// Each side has one mapping for all destinations: a search finds nothing that a punch does not.
     NotSymmetric,
     /// Both map by destination, and one of them to random ports: 54,000 packets a side find a pair in half of the searches.
     RandomBoth,
@@ -112,7 +110,7 @@ impl NoSearch {
     /// The same in words.
     pub(crate) const fn words(self) -> &'static str {
         match self {
-            Self::NotSymmetric => "neither NAT is symmetric, and the peer opens no other ports",
+            Self::NotSymmetric => "neither NAT is symmetric",
             Self::RandomBoth => {
                 "both NATs are symmetric and one has random ports, so no affordable number of packets finds a pair"
             }

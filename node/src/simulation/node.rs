@@ -255,13 +255,14 @@ impl World {
                 }
             }),
             // The searches themselves have a world of their own: no relay of this one sees ports.
-            Action::SamplePorts(_) | Action::SampleRange(_) | Action::SampleNextPort(_) => self
-                .after(Duration::ZERO, move |world| {
+            Action::SamplePorts(_) | Action::SampleNextPort(_) => {
+                self.after(Duration::ZERO, move |world| {
                     let now = world.network.now;
                     if let Some(node) = world.hosts[host].node() {
                         node.state.handle_port_sample(None, now);
                     }
-                }),
+                })
+            }
             Action::StopPorts
             | Action::WatchPort(_)
             | Action::OfferSearch(..)

@@ -15,7 +15,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::netcheck::{Extent, Plan};
+use super::netcheck::Plan;
 use crate::{
     core::port_search::{Action, Aging, Begin, Counts, Does, Ended, Hop, Sample, Search, Socket},
     punch::{FoundPair, Role},
@@ -58,8 +58,8 @@ pub(crate) struct PortSearches {
 }
 
 impl PortSearches {
-    pub(crate) fn sample(&mut self, plan: Plan, relay: PeerId, extent: Extent) {
-        self.start(async move { Done::Sampled(plan.sample(relay, extent).await) });
+    pub(crate) fn sample(&mut self, plan: Plan, relay: PeerId) {
+        self.start(async move { Done::Sampled(plan.sample(relay).await) });
     }
 
     pub(crate) fn sample_next(&mut self, plan: Plan, relay: PeerId) {

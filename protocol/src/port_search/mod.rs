@@ -41,9 +41,6 @@ pub struct Side {
     /// The sockets that this side opens if its ports are to be found.
     #[serde(default)]
     pub sockets: u16,
-    /// Whether `ports` are the mappings of sockets that are not in use, of a NAT with one mapping for every destination.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub stable: bool,
 }
 
 /// Which ports a NAT gives to new mappings.

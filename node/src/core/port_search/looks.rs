@@ -34,7 +34,7 @@ impl Searches {
         let Some((relay, _)) = self.look.by.take() else {
             return;
         };
-        match sample.filter(|sample| side(sample, false).is_some()) {
+        match sample.filter(|sample| side(sample).is_some()) {
             Some(sample) => {
                 self.look = Look::default();
                 self.sample = Some((relay, sample));

@@ -37,12 +37,10 @@ const PEERS: usize = 512;
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
-    /// Have this relay look at the punch socket, and at the range if that has two mappings; [`Searches::handle_sample`] follows.
+    /// Have this relay look at the range; [`Searches::handle_sample`] follows.
     Sample(PeerId),
     /// Have this relay look at the port that a path moves to; [`Searches::handle_sample`] follows, too.
     SampleNext(PeerId),
-    /// The same, and at the range in any case.
-    SampleRange(PeerId),
     /// Ask the relay to pass an offer on.
     Ask(Ask),
     /// Begin a search; [`Searches::handle_ended`] follows.
@@ -117,17 +115,6 @@ struct Rest {
     rung: usize,
     /// The relay to ask when the rest is over, if this node wants the peer.
     relay: Option<PeerId>,
-}
-
-impl Active {
-    /// Whether this side opens sockets although its NAT has one mapping for every destination: the peer's has, too. Then an early packet
-    /// of the punch may have made a router remap the punch socket, and another socket gets through.
-    fn opens(&self) -> bool {
-        match &self.phase {
-            Phase::Sampling(Some(theirs)) => theirs.side.ports.is_none(),
-            Phase::Sampling(None) | Phase::Offered(_) | Phase::Running => false,
-        }
-    }
 }
 
 impl Searches {
@@ -292,18 +279,18 @@ impl Searches {
     /// What a relay has seen of the range.
     pub(crate) fn handle_sample(&mut self, sample: Option<Sample>, now: Instant) {
         let is_wanted = |active: &Active| matches!(active.phase, Phase::Sampling(_));
-        let Some(active) = self.active.as_ref().filter(|active| is_wanted(active)) else {
+        let Some(relay) = self.active.as_ref().filter(|active| is_wanted(active)) else {
             return self.looked(sample, now);
         };
-        if active.moves {
+        if relay.moves {
             return match sample.as_ref().and_then(next_side) {
                 Some(side) => self.offer(side, now),
                 None => self.end(SearchOutcome::NoSample, None, Counts::default(), now),
             };
         }
-        let (relay, opens) = (active.relay, active.opens());
+        let relay = relay.relay;
         self.look = Look::default();
-        let Some(side) = sample.as_ref().and_then(|sample| side(sample, opens)) else {
+        let Some(side) = sample.as_ref().and_then(side) else {
             return self.end(SearchOutcome::NoSample, None, Counts::default(), now);
         };
         self.sample = sample.map(|sample| (relay, sample));
@@ -373,18 +360,12 @@ impl Searches {
     }
 
     fn sample(&mut self, relay: PeerId, now: Instant) {
-        let opens = self.active.as_ref().is_some_and(Active::opens);
         let known = self.sample.as_ref().filter(|(by, _)| *by == relay);
-        let known = known.filter(|(_, sample)| !opens || !sample.ports.is_empty());
-        let side = known.and_then(|(_, sample)| side(sample, opens));
+        let side = known.and_then(|(_, sample)| side(sample));
         // Where a sequential NAT is changes.
         let side = side.filter(|side| !matches!(side.ports, Some(Ports::Sequential { .. })));
         match side {
             Some(side) => self.offer(side, now),
-            None if opens => {
-                self.look.by = None;
-                self.steps.push_back(Step::SampleRange(relay));
-            }
             // The look that goes on serves.
             None if self.look.by.is_some_and(|(by, _)| by == relay) => {}
             None => {

@@ -12,30 +12,22 @@ pub(crate) struct Sample {
     /// The punch socket, at two ports of the relay or at two relays.
     pub(crate) punch: Vec<SocketAddr>,
     /// Other ports of the range in the order in which they asked, and what they are mapped to. Empty if the punch socket has one
-    /// mapping and nobody wanted to know.
+    /// mapping.
     pub(crate) ports: Vec<(u16, u16)>,
     /// The ports of the range that a search may open.
     pub(crate) free: usize,
 }
 
-/// The largest block of ports that a side opens whose NAT has one mapping for every destination.
-const FRESH: u16 = 1_024;
-
-/// This side, for an offer; `None` if the relay has seen nothing. With `opens` it opens sockets for a punch between two NATs of which
-/// each has one mapping for every destination.
-pub(crate) fn side(sample: &Sample, opens: bool) -> Option<Side> {
+/// This side, for an offer; `None` if the relay has seen nothing.
+pub(crate) fn side(sample: &Sample) -> Option<Side> {
     let mapped = *sample.punch.first()?;
-    let stable = sample.punch.iter().all(|other| *other == mapped);
-    let ports = match stable {
-        true => opens.then(|| fresh(&sample.ports)).flatten(),
-        false => Some(ports(&sample.ports)),
-    };
+    let is_hard = sample.punch.iter().any(|other| *other != mapped);
+    let ports = is_hard.then(|| ports(&sample.ports));
     let sockets = u16::try_from(sample.free).map_or(MAX_SOCKETS, |free| free.min(MAX_SOCKETS));
     Some(Side {
         mapped,
         ports,
-        sockets: if ports.is_some() { sockets } else { 0 },
-        stable: stable && ports.is_some(),
+        sockets: if is_hard { sockets } else { 0 },
     })
 }
 
@@ -51,16 +43,7 @@ pub(crate) fn next_side(sample: &Sample) -> Option<Side> {
             to: *next,
         }),
         sockets: 1,
-        stable: false,
     })
-}
-
-/// The block to which such a NAT maps the range, if that is small.
-fn fresh(sample: &[(u16, u16)]) -> Option<Ports> {
-    let mapped = || sample.iter().map(|(_, mapped)| *mapped);
-    let block = block(mapped().min(), mapped().max(), sample.len());
-    let is_small = |ports: &Ports| matches!(ports, Ports::Block { from, to } if to - from < FRESH);
-    Some(block).filter(is_small)
 }
 
 fn ports(sample: &[(u16, u16)]) -> Ports {
@@ -126,10 +109,10 @@ mod tests {
 
     #[test]
     fn a_punch_socket_with_one_mapping_is_easy_whatever_the_others_are() {
-        let side = side(&sample(&[40000, 40000], |port| port), false)
-            .map(|side| (side.ports, side.sockets));
+        let side =
+            side(&sample(&[40000, 40000], |port| port)).map(|side| (side.ports, side.sockets));
         assert_eq!(side, Some((None, 0)));
-        assert_eq!(super::side(&sample(&[], |port| port), true), None);
+        assert_eq!(super::side(&sample(&[], |port| port)), None);
     }
 
     #[test]
@@ -152,8 +135,7 @@ mod tests {
 
     #[test]
     fn a_hard_side_says_how_its_nat_allocates() {
-        let ports =
-            |of: fn(u16) -> u16| side(&sample(&[1, 2], of), false).and_then(|side| side.ports);
+        let ports = |of: fn(u16) -> u16| side(&sample(&[1, 2], of)).and_then(|side| side.ports);
         let random = |port: u16| 1024 + port.wrapping_mul(40503) % 64000;
         assert_eq!(ports(random), Some(Ports::Random));
         assert_eq!(
@@ -168,24 +150,5 @@ mod tests {
             panic!("no block");
         };
         assert!((19800..=20050).contains(&from) && (20974..=21224).contains(&to));
-    }
-
-    #[test]
-    fn a_side_with_one_mapping_opens_the_block_that_its_range_is_mapped_to() {
-        let ports = |of: fn(u16) -> u16| {
-            let side = side(&sample(&[40000, 40000], of), true)?;
-            assert_eq!(side.stable, side.ports.is_some());
-            Some((side.ports?, side.sockets))
-        };
-        let block = |from, to| Some((Ports::Block { from, to }, 48));
-        assert_eq!(ports(|port| port), block(40000, 40051));
-        assert_eq!(ports(|port| port + 9_000), block(49000, 49051));
-        let scattered = |port: u16| 1024 + port.wrapping_mul(40503) % 64000;
-        assert_eq!(ports(scattered), None);
-        let unseen = Sample {
-            ports: Vec::new(),
-            ..sample(&[40000, 40000], |port| port)
-        };
-        assert_eq!(side(&unseen, true).and_then(|side| side.ports), None);
     }
 }

@@ -214,8 +214,6 @@ pub(crate) enum Action {
     /// Have this relay look at the punch socket again and again, or none;
     /// [`handle_punch_socket_seen`](super::NodeState::handle_punch_socket_seen) follows each time.
     WatchPort(Option<PeerId>),
-    /// The same, and at the range in any case.
-    SampleRange(PeerId),
     /// Ask the relay on this connection to pass an offer of a search on;
     /// [`handle_offer_refused`](super::NodeState::handle_offer_refused) follows if it does not.
     OfferSearch(Ask, ConnectionId),

@@ -190,7 +190,6 @@ impl NodeState {
             match step {
                 Step::Sample(relay) => self.actions.push_back(Action::SamplePorts(relay)),
                 Step::SampleNext(relay) => self.actions.push_back(Action::SampleNextPort(relay)),
-                Step::SampleRange(relay) => self.actions.push_back(Action::SampleRange(relay)),
                 Step::Begin(begin) => self.actions.push_back(Action::SearchPorts(begin)),
                 Step::Stop => self.actions.push_back(Action::StopPorts),
                 Step::Report(report) => self.report_search(report, now),

@@ -26,7 +26,7 @@ use crate::{
     discovery::Presence,
     punch::IntroductionResponse,
     services::Chosen,
-    swarm::{behaviour::access, hop, join, netcheck::Extent},
+    swarm::{behaviour::access, hop, join},
 };
 
 impl EventLoop {
@@ -133,12 +133,7 @@ impl EventLoop {
                     .handle_introduced(introduced.peer, introduced.asked, response, now);
             }
             Action::SamplePorts(relay) => {
-                self.port_searches
-                    .sample(self.plan.clone(), relay, Extent::Punch);
-            }
-            Action::SampleRange(relay) => {
-                self.port_searches
-                    .sample(self.plan.clone(), relay, Extent::Range);
+                self.port_searches.sample(self.plan.clone(), relay);
             }
             Action::SampleNextPort(relay) => {
                 self.port_searches.sample_next(self.plan.clone(), relay);

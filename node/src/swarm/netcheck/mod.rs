@@ -32,7 +32,7 @@ use self::path::Path;
 pub(in crate::swarm) use self::{
     path::{AGAIN, MAPPINGS, Target, request},
     tcp::ask as ask_on,
-    udp::{Extent, ask, second_port},
+    udp::{ask, second_port},
 };
 use crate::{
     config::{Config, RelayAddr},
@@ -110,8 +110,8 @@ impl Plan {
     }
 
     /// How a relay sees the range; `None` if it answers no STUN over QUIC's port.
-    pub(crate) async fn sample(&self, relay: PeerId, extent: Extent) -> Option<Sample> {
-        udp::sample(&self.sockets, self.over_quic(relay).await?, extent).await
+    pub(crate) async fn sample(&self, relay: PeerId) -> Option<Sample> {
+        udp::sample(&self.sockets, self.over_quic(relay).await?).await
     }
 
     /// How a relay sees the next port of the range, and that port. Of `used` it takes the first, if no other is free.

@@ -149,17 +149,8 @@ pub(in crate::swarm) async fn second_port(sockets: &Handle, relay: SocketAddr) -
     (second != 0).then_some(second)
 }
 
-/// What a relay is to look at for a search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
-    /// The punch socket, and if it has two mappings, the range.
-    Punch,
-    /// Both.
-    Range,
-}
-
-/// How a relay sees the punch socket from two ports or addresses, and the free ports of the range.
-pub(super) async fn sample(sockets: &Handle, relay: SocketAddr, extent: Extent) -> Option<Sample> {
+/// How a relay sees the punch socket from two ports or addresses, and if it has two mappings, the free ports of the range.
+pub(super) async fn sample(sockets: &Handle, relay: SocketAddr) -> Option<Sample> {
     let stun = sockets.stun();
     let got = ask(stun, relay, &request(), MAPPINGS).await?;
     let second = got.message.info.map_or(0, |info| info.second_port);
@@ -172,7 +163,7 @@ pub(super) async fn sample(sockets: &Handle, relay: SocketAddr, extent: Extent) 
     punch.extend(answers.filter_map(|got| got.message.mapped));
     let free = sockets.pool_counts().free.saturating_sub(KEPT);
     let mut ports = Vec::new();
-    if extent == Extent::Range || punch.iter().any(|mapped| *mapped != punch[0]) {
+    if punch.iter().any(|mapped| *mapped != punch[0]) {
         let claimed = 0..free.min(LARGEST_SAMPLE);
         let family = Family::from(relay.ip());
         let claimed: Vec<_> = claimed

@@ -142,7 +142,7 @@ impl Hour {
                 continue;
             };
             match step {
-                Step::Sample(_) | Step::SampleRange(_) => looks[who] = Some(false),
+                Step::Sample(_) => looks[who] = Some(false),
                 Step::SampleNext(_) => looks[who] = Some(true),
                 Step::Stop => looks[who] = None,
                 Step::Ask(ask) => self.pass_on(who, ask.offer, now),

@@ -1,7 +1,7 @@
 //! A model NAT that lets in whom the inside has sent to, address and port.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -44,9 +44,6 @@ pub(super) struct Nat {
     /// The age at which it drops the mapping of an inside port, used or not, and when it has made each, and how often.
     pub(super) ages: Option<Duration>,
     made: HashMap<u16, (Duration, u16)>,
-    /// Whether its own stack takes what it lets nobody in with, and what it has taken: by outside port and who has sent it.
-    pub(super) accepts: bool,
-    taken: HashSet<(u16, SocketAddr)>,
 }
 
 const LIFETIME: Duration = Duration::from_secs(30);
@@ -63,8 +60,6 @@ impl Nat {
             most: 0,
             ages: None,
             made: HashMap::new(),
-            accepts: false,
-            taken: HashSet::new(),
         }
     }
 
@@ -105,9 +100,6 @@ impl Nat {
         loop {
             self.given += 1;
             let outside = match self.kind {
-                Kind::Stable(moved) if self.taken.contains(&(port + moved, to)) => {
-                    self.rng.u16(1024..)
-                }
                 Kind::Stable(moved) => {
                     let times = self.made.get(&port).map_or(0, |(_, times)| *times);
                     return port + moved + times * 51;
@@ -131,28 +123,19 @@ impl Nat {
         (now < *at + LIFETIME && *mapped == outside).then_some(port)
     }
 
-    /// What comes from there is not let in.
-    pub(super) fn refuses(&mut self, outside: u16, from: SocketAddr) {
-        if self.accepts {
-            self.taken.insert((outside, from));
-        }
-    }
-
-    /// What a relay sees of the range, for a side that opens sockets in any case or not.
-    pub(super) fn side(&mut self, range: u16, opens: bool) -> Side {
+    /// What a relay sees of the range.
+    pub(super) fn side(&mut self, range: u16) -> Side {
         let at = Duration::ZERO;
         let punch = RELAY.map(|relay| self.out(PUNCH, relay, at)).to_vec();
         let is_hard = punch[0] != punch[1];
-        let ports = (1..range)
-            .filter(|_| is_hard || opens)
-            .map(|nth| PUNCH + nth);
+        let ports = (1..range).filter(|_| is_hard).map(|nth| PUNCH + nth);
         let ports = ports.map(|port| (port, self.out(port, RELAY[0], at).port()));
-        let sample = Sample {
+        side(&Sample {
             punch,
             ports: ports.collect(),
             free: usize::from(range) - 3,
-        };
-        side(&sample, opens).unwrap()
+        })
+        .unwrap()
     }
 }
 
