@@ -226,24 +226,32 @@ async fn iperf3() -> Result<()> {
         Configs {
             caller: "forwards:\n\
                 - { listen: tcp://127.0.0.1:5201, to: iperf@server }\n\
-                - { listen: udp://127.0.0.1:5201, to: iperf-udp@server }\n"
+                - { listen: tcp://127.0.0.1:5202, to: iperf-control@server }\n\
+                - { listen: udp://127.0.0.1:5202, to: iperf-udp@server }\n"
                 .to_owned(),
             server: "services:\n  \
                 iperf: { target: tcp://127.0.0.1:5201, allow: [caller] }\n  \
-                iperf-udp: { target: udp://127.0.0.1:5201, allow: any }\n"
+                iperf-control: { target: tcp://127.0.0.1:5202, allow: [caller] }\n  \
+                iperf-udp: { target: udp://127.0.0.1:5202, allow: any }\n"
                 .to_owned(),
             ..Configs::default()
         },
     )
     .await?;
-    let server = Launch::new("iperf3", sandbox::tool("iperf3")).args(["-s"]);
-    let _server = server.on(&lab.server.host)?;
+    // One for each test: a server is busy for a moment after the results of a client.
+    let server = |port| {
+        let server = Launch::new(format!("iperf3-{port}"), sandbox::tool("iperf3"));
+        server.args(["-s", "-p", port]).on(&lab.server.host)
+    };
+    let _servers = (server("5201")?, server("5202")?);
     let host = &lab.caller.host;
     let tcp = ["-c", "127.0.0.1", "-t", "1", "-J"];
     until_ok(host, "iperf3", &tcp).await?;
     let udp = [
         "-c",
         "127.0.0.1",
+        "-p",
+        "5202",
         "-u",
         "-b",
         "10M",
