@@ -58,7 +58,7 @@ pub(crate) async fn start(
     Server::start(OWNER, path, router).await
 }
 
-/// A look at the network serves the page for this long: a page that is loaded often causes no more packets.
+/// A look at the network serves the page for this long, however often the page is loaded.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// The page of the admin HTTP server, with the sessions and the last look at the network.

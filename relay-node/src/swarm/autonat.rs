@@ -4,7 +4,11 @@
 //! one swarm for all, and dials addresses of other hosts in exchange for data. This one dials nothing but the address at which the
 //! relay sees the peer.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::{StreamExt as _, channel::oneshot};
 use libp2p::{
@@ -13,30 +17,61 @@ use libp2p::{
     swarm::{SwarmEvent, dial_opts::DialOpts},
 };
 use p2pnode_protocol::{
+    Network, Source,
     autonat::{DialBack, Nonce, Outcome, Response},
     exchange::{Never, Reply},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::exchange::{Behaviour, Event};
 
-/// Dials at once, and how long one takes at most: the peer waits 5 s for the answer.
+/// Dials at once, of all and of one source: an IPv4 address, or a /48.
 const AT_ONCE: usize = 16;
+const OF_SOURCE: usize = 4;
+
+/// How long one takes at most: the peer waits 5 s for the answer.
 const DIAL: Duration = Duration::from_millis(2_000);
 const NONCE: Duration = Duration::from_millis(1_000);
 
 /// Dials peers back.
-#[derive(Debug)]
-pub(crate) struct DialBacks(Arc<Semaphore>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DialBacks(
+    /// The sources that are being dialed.
+    Arc<Mutex<Vec<Option<Network>>>>,
+);
 
-impl Default for DialBacks {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
+/// The place of a dial.
+#[derive(Debug)]
+struct Place(DialBacks, Option<Network>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut running = self.0.lock();
+        if let Some(at) = running.iter().position(|source| *source == self.1) {
+            running.swap_remove(at);
+        }
     }
 }
 
 impl DialBacks {
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Network>>> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a dial of this address, if not too many have one.
+    fn place(&self, address: &Multiaddr) -> Option<Place> {
+        let source = Source::of(address).and_then(|source| source.networks().last());
+        let mut running = self.lock();
+        let of_source = running.iter().filter(|other| **other == source).count();
+        if running.len() >= AT_ONCE || of_source >= OF_SOURCE {
+            return None;
+        }
+        running.push(source);
+        Some(Place(self.clone(), source))
+    }
+
     /// Begins to dial the address at a place of the peer's request, if not too many are being dialed.
     pub(crate) fn dial(
         &self,
@@ -45,13 +80,13 @@ impl DialBacks {
         nonce: u64,
         reply: oneshot::Sender<Response>,
     ) {
-        let Ok(permit) = Arc::clone(&self.0).try_acquire_owned() else {
+        let Some(taken) = self.place(&address) else {
             // An error means that the stream is gone, here and below.
             let _ = reply.send(Response::Rejected);
             return;
         };
         tokio::spawn(async move {
-            let _permit = permit;
+            let _taken = taken;
             let response = match dial(peer, address.clone(), Nonce(nonce)).await {
                 Ok(outcome) => Response::Dialed {
                     address: place,
@@ -113,5 +148,40 @@ async fn dial(peer: PeerId, address: Multiaddr, nonce: Nonce) -> io::Result<Outc
         Ok(Some(Reply::Unsupported | Reply::NoAnswer) | None) | Err(_) => {
             Ok(Outcome::DialBackError)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn at(ip: impl std::fmt::Display) -> Multiaddr {
+        format!("/ip4/203.0.113.{ip}/tcp/4001").parse().unwrap()
+    }
+
+    #[test]
+    fn one_source_leaves_places_to_others_and_a_place_is_free_after_its_dial() {
+        let dials = DialBacks::default();
+        let mut taken: Vec<_> = (0..8).filter_map(|_| dials.place(&at(1))).collect();
+        assert_eq!(taken.len(), OF_SOURCE);
+        taken.extend((2..=20).filter_map(|ip| dials.place(&at(ip))));
+        assert_eq!(taken.len(), AT_ONCE);
+        taken.pop();
+        assert!(dials.place(&at(1)).is_none(), "it has its share");
+        assert!(dials.place(&at(21)).is_some());
+        drop(taken);
+        assert!(dials.lock().is_empty());
+    }
+
+    #[test]
+    fn the_addresses_of_a_48_are_one_source() {
+        let dials = DialBacks::default();
+        let places = (0..8).filter_map(|n| {
+            let address = format!("/ip6/2001:db8:1:{n}::1/udp/4001/quic-v1");
+            dials.place(&address.parse().unwrap())
+        });
+        assert_eq!(places.collect::<Vec<_>>().len(), OF_SOURCE);
     }
 }

@@ -138,7 +138,7 @@ impl StreamMuxer for Connection {
 /// The code of a close for want of memory. It has no meaning to others, either.
 const OVERUSE: VarInt = VarInt::from_u32(1);
 
-/// While memory is short, no more than this arrives unread on any connection.
+/// While memory is short, at most this much arrives unread on any connection.
 const MOST_IF_SHORT: u64 = 64 << 10;
 
 /// What a connection holds, and what its remote may send.

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use crate::net::socket;
 
 /// A connection that nobody has taken yet. One that is dropped is reset, whether something has arrived on it or not. If nothing has,
-/// the kernel would send a FIN, which the remote cannot tell from the end of a program.
+/// the kernel would send a FIN, which the remote takes for the end of a program.
 #[derive(Debug)]
 pub(crate) struct Accepted(pub(crate) io::Result<TcpStream>);
 

@@ -151,35 +151,20 @@ impl Leg {
         addrs.retain(|(family, _)| policy.allows(*family));
         addrs.sort_by_key(|(family, _)| policy.rank(*family));
         let is_twin = addrs.len() > 1;
-        let leg = |(family, addr)| Self {
-            relay: RelayAddr {
-                peer: relay.peer,
-                addr,
-            },
-            family,
-            is_twin,
-            is_second: false,
-            state: State::Down { retry_at: now },
-            failures: 0,
-            wanted_since: None,
-            late: 0,
-            vain: 0,
-            hold: None,
-            refusals: 0,
-            down_for: None,
-            doubt: Doubt::None,
-            replaced: None,
+        let leg = |(family, addr)| {
+            let peer = relay.peer;
+            Self::to(RelayAddr { peer, addr }, family, is_twin, now)
         };
         addrs.into_iter().map(leg).collect()
     }
 
-    /// A second one to where this one leads, to be dialed then.
-    pub(super) fn second(&self, retry_at: Instant) -> Self {
+    /// A leg that is to be dialed then.
+    fn to(relay: RelayAddr, family: Family, is_twin: bool, retry_at: Instant) -> Self {
         Self {
-            relay: self.relay.clone(),
-            family: self.family,
-            is_twin: self.is_twin,
-            is_second: true,
+            relay,
+            family,
+            is_twin,
+            is_second: false,
             state: State::Down { retry_at },
             failures: 0,
             wanted_since: None,
@@ -190,6 +175,14 @@ impl Leg {
             down_for: None,
             doubt: Doubt::None,
             replaced: None,
+        }
+    }
+
+    /// A second one to where this one leads, to be dialed then.
+    pub(super) fn second(&self, retry_at: Instant) -> Self {
+        Self {
+            is_second: true,
+            ..Self::to(self.relay.clone(), self.family, self.is_twin, retry_at)
         }
     }
 
