@@ -2,6 +2,7 @@
 
 pub mod addr;
 pub mod autonat;
+pub mod behaviour;
 pub mod bucket;
 pub mod circuit;
 pub mod dcutr;

@@ -5,7 +5,6 @@ use std::{
     future::{Ready, ready},
     io,
     pin::Pin,
-    task::{Context, Poll},
 };
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,8 +12,7 @@ use libp2p::{
     InboundUpgrade, OutboundUpgrade, PeerId, Stream, StreamProtocol,
     core::UpgradeInfo,
     swarm::{
-        ConnectionId, NetworkBehaviour, NotifyHandler, OneShotHandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        ConnectionId, NetworkBehaviour, NotifyHandler, OneShotHandler, THandlerOutEvent, ToSwarm,
     },
 };
 use p2pnode_protocol::hop;
@@ -53,7 +51,8 @@ impl NetworkBehaviour for Ask {
     type ConnectionHandler = OneShotHandler<Nothing, Question, Answer>;
     type ToSwarm = Option<Vec<u8>>;
 
-    every_connection!(self => OneShotHandler::default());
+    p2pnode_protocol::handlers!(self => OneShotHandler::default());
+    p2pnode_protocol::no_swarm_events!();
 
     fn on_connection_handler_event(
         &mut self,
@@ -65,12 +64,7 @@ impl NetworkBehaviour for Ask {
         self.queue.push_back(ToSwarm::GenerateEvent(answer));
     }
 
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Option<Vec<u8>>, THandlerInEvent<Self>>> {
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+    p2pnode_protocol::polls!(self.queue);
 }
 
 #[derive(Debug)]

@@ -4,13 +4,7 @@ mod ask;
 mod hear;
 
 use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    future::Future,
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
+    collections::VecDeque, convert::Infallible, future::Future, io, pin::Pin, time::Duration,
 };
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
@@ -21,7 +15,7 @@ use libp2p::{
     identity::Keypair,
     noise, ping, relay,
     swarm::{
-        ConnectionId, NetworkBehaviour, NotifyHandler, OneShotHandler, SwarmEvent, THandlerInEvent,
+        ConnectionId, NetworkBehaviour, NotifyHandler, OneShotHandler, SwarmEvent,
         THandlerOutEvent, ToSwarm,
     },
     tcp, tls, yamux,
@@ -133,7 +127,8 @@ impl NetworkBehaviour for Transfer {
     /// Bytes received on one stream, to its end.
     type ToSwarm = usize;
 
-    every_connection!(self => OneShotHandler::default());
+    p2pnode_protocol::handlers!(self => OneShotHandler::default());
+    p2pnode_protocol::no_swarm_events!();
 
     fn on_connection_handler_event(
         &mut self,
@@ -146,9 +141,7 @@ impl NetworkBehaviour for Transfer {
         }
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<usize, THandlerInEvent<Self>>> {
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+    p2pnode_protocol::polls!(self.queue);
 }
 
 #[derive(Debug)]
