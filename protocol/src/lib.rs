@@ -18,6 +18,7 @@ pub mod hop;
 pub mod introduction;
 pub mod join;
 pub mod mapping;
+mod named;
 pub mod pending_futures;
 pub mod ping;
 pub mod port_search;

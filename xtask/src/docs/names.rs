@@ -22,12 +22,12 @@ const VARIANTS: [(&str, &str); 7] = [
 
 /// Functions whose arms give the names.
 const ARMS: [(&str, &str); 3] = [
-    ("node/src/core/admission/refused.rs", "fn as_str("),
+    ("node/src/core/admission/refused.rs", "enum Refused {"),
     (
         "node/src/observe/metrics/labels.rs",
         "impl fmt::Display for DialOutcome",
     ),
-    ("relay-node/src/core/denial.rs", "fn as_str("),
+    ("relay-node/src/core/denial.rs", "enum DenialReason {"),
 ];
 
 fn after(file: &str, start: &str) -> String {
