@@ -15,7 +15,6 @@ use libp2p::{
         ConnectionId, NetworkBehaviour, NotifyHandler, OneShotHandler, THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_protocol::hop;
 
 /// Asks, and reports what the relay sent until it closed the stream; `None` if it reset it.
 #[derive(Default)]
@@ -24,24 +23,11 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Sends `bytes` over `/p2pnode/hop/1`, on one connection, or on any.
-    #[allow(dead_code, reason = "not every test asks")]
-    pub fn send(&mut self, peer_id: PeerId, connection: Option<ConnectionId>, bytes: Vec<u8>) {
-        self.send_over(hop::PROTOCOL, peer_id, connection, bytes);
-    }
-
-    /// The same over another protocol.
-    #[allow(dead_code, reason = "not every test asks")]
-    pub fn send_over(
-        &mut self,
-        protocol: StreamProtocol,
-        peer_id: PeerId,
-        connection: Option<ConnectionId>,
-        bytes: Vec<u8>,
-    ) {
+    /// Sends `bytes` over a stream of `protocol`.
+    pub fn send_over(&mut self, protocol: StreamProtocol, peer_id: PeerId, bytes: Vec<u8>) {
         self.queue.push_back(ToSwarm::NotifyHandler {
             peer_id,
-            handler: connection.map_or(NotifyHandler::Any, NotifyHandler::One),
+            handler: NotifyHandler::Any,
             event: Question(protocol, bytes),
         });
     }
