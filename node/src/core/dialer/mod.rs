@@ -42,7 +42,7 @@ use pings::{INTERVAL, Pings};
 pub(crate) use crate::core::fault::Fault;
 pub(crate) use circuit::{CIRCUIT_WAIT, CircuitFailure};
 pub(crate) use local::{Candidate, LocalFailure, Sources, Standing};
-pub(crate) use losses::Farewell;
+pub(crate) use losses::{Farewell, REFUSALS};
 pub(crate) use pace::Pace;
 pub(crate) use pings::PingFailure;
 pub(crate) use request::Action;
