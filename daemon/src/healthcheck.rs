@@ -74,10 +74,11 @@ impl HealthArgs {
                 }
                 (None, Some(control)) => {
                     let stream = UnixStream::connect(control).await.map_err(|error| {
-                        let what = match error.kind() {
-                            io::ErrorKind::PermissionDenied => "this user may not ask",
-                            _ => "nothing answers on",
-                        };
+                        let what = if error.kind() == io::ErrorKind::PermissionDenied {
+"this user may not ask"
+} else {
+"nothing answers on"
+};
                         let remedy = remedy::of(&error, control);
                         let remedy = remedy.map(|remedy| format!(": {remedy}"));
                         anyhow::anyhow!(

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use crate::core::{
-    event::{Event, NotDirect, Outcome, Reached},
-    peers::{Path, PathKind},
+use crate::{
+    core::{
+        event::{Event, NotDirect, Outcome, Reached},
+        peers::{Path, PathKind},
+    },
+    punch::Reason,
 };
 
 /// The paths of the dialed peer, from the events of the dial.
@@ -31,7 +34,9 @@ impl SoFar {
                 PathKind::Relayed => self.relayed = None,
                 PathKind::Direct => self.direct = None,
             },
-            Event::Punch { .. } => self.attempts += 1,
+            Event::Punch { reason, .. } => {
+                self.attempts += u32::from(*reason != Some(Reason::Superseded));
+            }
             Event::Started { .. }
             | Event::Mapping { .. }
             | Event::Listening { .. }
