@@ -5,7 +5,6 @@ use std::{
     path::Path,
 };
 
-use anyhow::Context as _;
 use p2pnode_daemon::{
     command::block_on,
     config::load,
@@ -20,7 +19,7 @@ use p2pnode_services::identity::address;
 
 use super::{
     cli::{Cli, ConnectArgs, ForwardArgs, MapArgs, MapProtocol, NodeArgs, ServeArgs, ServicesArgs},
-    map,
+    is_served, map,
     prepare::{prepare, usage},
     service_output::Output,
     services::{self, By, Own, destination},
@@ -127,7 +126,7 @@ fn hosts(config: &Config) -> anyhow::Result<Exit> {
         }
         None => address::hosts(saved(config)?.table().iter(), &names),
     };
-    p2pnode_daemon::command::print(&hosts).context("cannot write to stdout")?;
+    p2pnode_daemon::command::print(&hosts)?;
     Ok(Exit::Success)
 }
 
@@ -201,16 +200,8 @@ fn run(
     command: impl AsyncFnOnce(By) -> anyhow::Result<Exit>,
 ) -> anyhow::Result<Exit> {
     let client = Client::new(&config.control_socket);
-    if !standalone && !args.describes_node() {
-        let is_served = block_on(async { Ok(client.is_served().await) })?;
-        let is_served = is_served.unwrap_or_else(|error| {
-            // If stderr is closed, there is nowhere to report it.
-            let _ = writeln!(io::stderr(), "note: {error}; using a node of its own");
-            false
-        });
-        if is_served {
-            return block_on(command(By::Running(client)));
-        }
+    if !standalone && !args.describes_node() && is_served(&client)? {
+        return block_on(command(By::Running(client)));
     }
     let (keypair, _lock) = prepare(&config.key, Named::Argument, &config.log)?;
     block_on(async {

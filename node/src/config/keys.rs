@@ -6,7 +6,7 @@ use p2pnode_daemon::{
         Reader,
         kind::{
             BOOL, BYTES_LIMIT, COUNT, DIAL_ADDR, HOST_NAME, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT,
-            PATH, PEER_ID, SOCKET_ADDR,
+            PATH, PEER_ID, SOCKET_ADDR, SOCKET_PATH,
         },
     },
     memory,
@@ -153,7 +153,7 @@ impl Config {
         let control = reader.computed(
             "control.socket",
             "Path of the control socket. Default: $XDG_RUNTIME_DIR/p2pnode/control.sock; for root: /run/p2pnode/control.sock.",
-            &PATH,
+            &SOCKET_PATH,
             directories.runtime.map(|runtime| runtime.join("control.sock")),
         );
         let memory = reader.computed(

@@ -215,6 +215,7 @@ impl Config {
                     .to_owned(),
             );
         }
+        warnings.extend(self.mappings.publish.warnings());
         warnings
     }
 }

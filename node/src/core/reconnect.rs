@@ -15,7 +15,10 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::backoff::full_jitter;
 
-use crate::core::{dialer::CIRCUIT_WAIT, event::Pause};
+use crate::core::{
+    dialer::{CIRCUIT_WAIT, REFUSALS},
+    event::Pause,
+};
 
 /// The first wait after every way has failed once.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
@@ -85,6 +88,8 @@ pub(crate) struct Lost {
     pub(crate) pause: Option<Pause>,
     /// When it is dialed next, if that is known.
     pub(crate) next: Option<Instant>,
+    /// Whether it closes connections before it has answered anything.
+    pub(crate) refuses: bool,
 }
 
 /// The peers to dial again when they are lost.
@@ -126,6 +131,8 @@ struct Search {
     /// Whether nothing can be done before a relay is ready.
     stuck: bool,
     pause: Option<Pause>,
+    /// How many connections in a row the peer has closed before it answered anything.
+    refusals: u32,
     /// When the peer was found.
     found: Option<Instant>,
 }
@@ -189,6 +196,7 @@ impl Reconnector {
                 since: search.since,
                 pause: search.pause.filter(|_| !peer.is_dialed),
                 next: (!search.stuck && !peer.is_dialed).then_some(search.at),
+                refuses: search.refusals >= REFUSALS,
             })
         })
     }
@@ -241,8 +249,8 @@ impl Reconnector {
         }
     }
 
-    /// The peer has closed the last connection. It may be back, but not at once.
-    pub(crate) fn handle_left(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
+    /// The peer has closed the last connection. It may be back, but not at once. `refuses`: before it had answered anything.
+    pub(crate) fn handle_left(&mut self, peer: &PeerId, refuses: bool, now: Instant, jitter: f64) {
         self.handle_lost(peer, now, jitter);
         if let Some(search) = self
             .peers
@@ -251,6 +259,7 @@ impl Reconnector {
         {
             let wait = LEFT_ALONE.mul_f64(1.0 + jitter.clamp(0.0, 1.0));
             search.at = search.at.max(now + wait);
+            search.refusals = if refuses { search.refusals + 1 } else { 0 };
         }
     }
 
@@ -378,6 +387,7 @@ impl Search {
             without_relay: None,
             stuck: false,
             pause: None,
+            refusals: 0,
             found: None,
         }
     }

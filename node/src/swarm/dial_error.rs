@@ -284,7 +284,7 @@ mod tests {
                 transport: Transport::Tcp,
             }),
             Fault::Remote => of(Error::Timeout {
-                step: "the TCP handshake",
+                step: "the TLS or Noise handshake over TCP",
                 seconds: 10,
             }),
         }

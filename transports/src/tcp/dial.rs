@@ -19,7 +19,7 @@ use p2pnode_protocol::{Family, Transport};
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    auth::{HANDSHAKE_TIMEOUT, Offer, Refusal, Upgrade},
+    auth::{HANDSHAKE, HANDSHAKE_TIMEOUT, Offer, Refusal, Upgrade},
     memory::Memory,
     pending_syn::{Connecting, PendingSyn},
     stream::Stream,
@@ -155,10 +155,10 @@ impl Dial {
         let timeout = |_| {
             let now = Instant::now().into_std();
             self.memory.without_tls().add(self.remote, now);
-            Error::timeout("the TCP handshake", HANDSHAKE_TIMEOUT)
+            Error::timeout(HANDSHAKE, HANDSHAKE_TIMEOUT)
         };
         let connected = handshake.await.map_err(timeout)??;
-        tracing::warn!(remote = %self.remote, reason = "mtu", "the TCP handshake succeeded with small segments only: a router on the path drops large packets without an ICMP message; allow ICMP there, or lower the MTU of this host");
+        tracing::warn!(remote = %self.remote, reason = "mtu", "the handshake over TCP succeeded with small segments only: a router on the path drops large packets without an ICMP message; allow ICMP there, or lower the MTU of this host");
         let now = Instant::now().into_std();
         self.memory.narrow().add(self.remote, now);
         self.shared.learn(self.remote, Trouble::Mtu);

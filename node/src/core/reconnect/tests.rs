@@ -258,7 +258,7 @@ fn a_peer_that_has_closed_its_path_is_left_alone_and_then_dialed() {
             relays: [_, b],
             now,
         } = known();
-        reconnector.handle_left(&peer, now, jitter);
+        reconnector.handle_left(&peer, false, now, jitter);
         assert_eq!(poll(&mut reconnector, now, |_| true, jitter), None);
         let at = reconnector.poll_timeout().unwrap();
         assert!(at >= now + LEFT_ALONE && at <= now + LEFT_ALONE * 2);
@@ -317,4 +317,23 @@ proptest! {
         search.next_round(now, jitter);
         prop_assert!(search.at >= now + WAIT_MIN && search.at <= now + BACKOFF_MAX.1);
     }
+}
+
+#[test]
+fn a_peer_that_closes_two_connections_before_it_answers_refuses_until_one_is_good() {
+    let Known {
+        mut reconnector,
+        peer,
+        relays: [a, _],
+        now,
+    } = known();
+    let refuses = |reconnector: &Reconnector| reconnector.lost().map(|lost| lost.refuses).next();
+    reconnector.handle_left(&peer, true, now, 0.0);
+    assert_eq!(refuses(&reconnector), Some(false));
+    reconnector.handle_connected(&peer, Some(a), now);
+    reconnector.handle_left(&peer, true, now, 0.0);
+    assert_eq!(refuses(&reconnector), Some(true));
+    reconnector.handle_connected(&peer, Some(a), now);
+    reconnector.handle_lost(&peer, now + STABLE, 0.0);
+    assert_eq!(refuses(&reconnector), Some(false));
 }

@@ -286,7 +286,7 @@ impl NodeState {
                 (Farewell::Lost, _) if self.reconnector.is_searched(&peer) => {}
                 (Farewell::Lost, _) => self.reconnector.handle_lost(&peer, now, jitter),
                 (Farewell::Wanted, Ended::Theirs | Ended::Broken) => {
-                    self.reconnector.handle_left(&peer, now, jitter);
+                    self.reconnector.handle_left(&peer, is_refusal, now, jitter);
                 }
                 (Farewell::Wanted, Ended::Ours) => {
                     self.reconnector.forget(&peer);
