@@ -70,7 +70,8 @@ pub async fn serve(listen: Vec<Multiaddr>) -> anyhow::Result<()> {
             }
             SwarmEvent::Behaviour(BehaviourEvent::Server(event)) => {
                 let (address, data) = (event.tested_addr, event.data_amount);
-                tested(&address, data, event.result.err().map(|error| chain(&error)));
+                let error = event.result.err().map(|error| chain(&error));
+                tested(&address, data, error, "answered");
             }
             _ => {}
         }
@@ -93,7 +94,8 @@ pub async fn ask(server: Multiaddr, listen: Vec<Multiaddr>) -> anyhow::Result<()
         match swarm.select_next_some().await {
             SwarmEvent::Behaviour(BehaviourEvent::Client(event)) => {
                 let (address, data) = (event.tested_addr, event.bytes_sent);
-                tested(&address, data, event.result.err().map(|error| chain(&error)));
+                let error = event.result.err().map(|error| chain(&error));
+                tested(&address, data, error, "reached");
                 return Ok(());
             }
             SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error.into()),
@@ -102,7 +104,7 @@ pub async fn ask(server: Multiaddr, listen: Vec<Multiaddr>) -> anyhow::Result<()
     }
 }
 
-fn tested(address: &Multiaddr, data: usize, error: Option<String>) {
-    let outcome = error.unwrap_or_else(|| "reached".to_owned());
+fn tested(address: &Multiaddr, data: usize, outcome: Option<String>, else_it: &str) {
+    let outcome = outcome.as_deref().unwrap_or(else_it);
     tell(&json!({"event": "tested", "address": address, "data": data, "outcome": outcome}));
 }
