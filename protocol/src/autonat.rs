@@ -318,8 +318,8 @@ async fn converse(
     varint::write(stream, &request.encode()).await?;
     let mut answer = varint::read(MAX_MESSAGE, stream).await?;
     if let Some(wire::Body::DataRequest(wanted)) = body(&answer) {
-        let is_listed = usize::try_from(wanted.addr_idx)
-            .is_ok_and(|address| address < request.addresses.len());
+        let is_listed =
+            usize::try_from(wanted.addr_idx).is_ok_and(|address| address < request.addresses.len());
         if !is_listed || !DATA.contains(&wanted.num_bytes) {
             return Err(io::ErrorKind::InvalidData.into());
         }

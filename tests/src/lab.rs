@@ -327,12 +327,7 @@ fn wan(carrier: &Option<Router>) -> &'static str {
     carrier.as_ref().map_or(WAN, |_| WAN_BEHIND_CARRIER)
 }
 
-fn apply(
-    router: &Router,
-    wan: &str,
-    policy: Policy,
-    address: Option<Ipv4Addr>,
-) -> Result<()> {
+fn apply(router: &Router, wan: &str, policy: Policy, address: Option<Ipv4Addr>) -> Result<()> {
     // Frames between two hosts of one LAN are none of the NAT's business.
     router.run_sync(|| {
         for table in ["iptables", "ip6tables"] {

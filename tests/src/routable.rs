@@ -27,9 +27,7 @@ pub(crate) fn exchange(ix: &Ix, datacenter: &Router) -> Result<()> {
     datacenter.run_sync(|| renumber("198.18.1.0/24"))?;
     let gateway = datacenter.uplink_ip().context("no uplink")?;
     let gateway = of(gateway).to_string();
-    ix.run_sync(move || {
-        run("ip", &["route", "add", "192.175.48.0/24", "via", &gateway]).map(drop)
-    })
+    ix.run_sync(move || run("ip", &["route", "add", "192.175.48.0/24", "via", &gateway]).map(drop))
 }
 
 /// The outside of a router at the exchange.
@@ -63,6 +61,8 @@ fn renumber(network: &str) -> Result<()> {
 
 fn leads_to(device: &str, gateway: [u8; 4]) -> Result<()> {
     let gateway = Ipv4Addr::from(gateway).to_string();
-    let route = ["route", "replace", "default", "via", &gateway, "dev", device];
+    let route = [
+        "route", "replace", "default", "via", &gateway, "dev", device,
+    ];
     run("ip", &route).map(drop)
 }

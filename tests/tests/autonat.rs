@@ -48,7 +48,9 @@ async fn learns() -> Result<()> {
     let server = server.arg("autonat-serve").on(&host)?;
     let both = |events: &[Event]| {
         let listening = events.iter().filter(|event| event.name() == "listening");
-        let addresses: Vec<_> = listening.map(|event| event.text("/address").to_owned()).collect();
+        let addresses: Vec<_> = listening
+            .map(|event| event.text("/address").to_owned())
+            .collect();
         (addresses.len() == 2).then_some(addresses)
     };
     let mut relays = server.until("both addresses", PATIENCE, both).await?;
@@ -63,14 +65,23 @@ async fn learns() -> Result<()> {
     let mut mappings = checks.iter().filter(|check| check["id"] == "mapping");
     ensure!(
         mappings.clone().count() == 2
-            && mappings.all(|check| check["text"].as_str().is_some_and(|text| text.starts_with("none needed"))),
+            && mappings.all(|check| check["text"]
+                .as_str()
+                .is_some_and(|text| text.starts_with("none needed"))),
         "{}",
         report.line
     );
     // The address of the other transport is another one than that of the connection.
     let events = server.events();
-    let data = |event: &&Event| event.json["data"].as_u64().is_some_and(|data| data >= 30_000);
-    let paid = events.iter().filter(|event| event.name() == "tested").find(data);
+    let data = |event: &&Event| {
+        event.json["data"]
+            .as_u64()
+            .is_some_and(|data| data >= 30_000)
+    };
+    let paid = events
+        .iter()
+        .filter(|event| event.name() == "tested")
+        .find(data);
     let paid = paid.with_context(|| format!("{events:?}"))?;
     paid.has(&json!({"outcome": "answered"}))?;
     side.settle().await?;

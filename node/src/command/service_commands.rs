@@ -26,7 +26,9 @@ use super::{
     services::{self, By, Own, destination},
 };
 use crate::{
-    config::{Config, Expose, Key, KnownPeer, MappingMode, PROGRAM, Purpose, in_dial_range, own_ip4},
+    config::{
+        Config, Expose, Key, KnownPeer, MappingMode, PROGRAM, Purpose, in_dial_range, own_ip4,
+    },
     control::Client,
     services::PeerAddresses,
 };

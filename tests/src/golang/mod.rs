@@ -189,7 +189,9 @@ async fn punch(
     let attempts: Vec<_> = punches.iter().map(|punch| punch.line.as_str()).collect();
     let path = direct.with_context(|| format!("punches: {attempts:#?}"))?;
     let events = node.process.events();
-    let connected = events.iter().find(|event| event.connects(&daemon.id, "direct"));
+    let connected = events
+        .iter()
+        .find(|event| event.connects(&daemon.id, "direct"));
     let connected = connected.context("no event of the direct path")?;
     daemon
         .until(&node.id, "a direct path", |connections| {
@@ -197,7 +199,6 @@ async fn punch(
             direct.next().cloned()
         })
         .await?;
-    let _known = daemon.finds(&node.id).await?;
     ours.keeps_range().await?;
     daemon.is_unharmed()?;
     Ok(format!(
@@ -234,7 +235,9 @@ async fn go_relays(lab: &Lab, program: &Path, transport: Transport) -> Result<St
     }
     daemon.is_unharmed()?;
     let attempts = dialer.punches(&listener.id).len();
-    Ok(format!("reserved, relayed, direct; {attempts} punch events"))
+    Ok(format!(
+        "reserved, relayed, direct; {attempts} punch events"
+    ))
 }
 
 async fn raw(lab: &Lab, program: &Path, transport: Transport) -> Result<String> {
@@ -276,7 +279,8 @@ async fn node(
     );
     let file = host.file(&format!("{name}.yaml"));
     std::fs::write(&file, config)?;
-    let launch = Launch::new(name, bins()?.p2pnode).args(["run", "--json", "--log", "debug", "--config"]);
+    let launch =
+        Launch::new(name, bins()?.p2pnode).args(["run", "--json", "--log", "debug", "--config"]);
     let key = host.file(&format!("{name}.key"));
     launch.arg(file).arg("--key").arg(key).runs(host).await
 }
@@ -311,7 +315,9 @@ async fn has_reservation(daemon: &P2pd, relay: &Relay) -> Result<()> {
         }
         anyhow::Ok(())
     });
-    reserved.await.context("p2pd gives out no address at the relay")?
+    reserved
+        .await
+        .context("p2pd gives out no address at the relay")?
 }
 
 /// Bytes through our service, opened by the daemon, and through the daemon's, opened by our forward.
@@ -320,7 +326,13 @@ async fn both_ways(node: &Node, daemon: &P2pd) -> Result<()> {
     returns(to_ours).await.context("a stream to our service")?;
     let local = control_socket(&node.host.artifacts, "forward-local");
     let listen = format!("unix://{}", local.display());
-    let forward = ["forward", &format!("{GOS}@go"), "--json", "--listen", &listen];
+    let forward = [
+        "forward",
+        &format!("{GOS}@go"),
+        "--json",
+        "--listen",
+        &listen,
+    ];
     let forward = node.control.command("forward", &forward).on(&node.host)?;
     forward.event("listening", PATIENCE).await?;
     let to_go = UnixStream::connect(local).await?;
@@ -333,7 +345,9 @@ async fn returns(mut stream: UnixStream) -> Result<()> {
     let mut got = vec![0; sent.len()];
     // The daemon ends a stream in both directions at once, so its ends are no part of the test.
     let moved = async { tokio::try_join!(to.write_all(&sent), from.read_exact(&mut got)) };
-    timeout(PATIENCE, moved).await.context("not all came back")??;
+    timeout(PATIENCE, moved)
+        .await
+        .context("not all came back")??;
     ensure!(got == sent, "other bytes came back");
     Ok(())
 }

@@ -57,14 +57,18 @@ pub(super) fn fields(mut bytes: &[u8]) -> Result<Vec<(u64, Value)>> {
 }
 
 pub(super) fn all(fields: &[(u64, Value)], wanted: u64) -> impl Iterator<Item = &[u8]> {
-    fields.iter().filter_map(move |(number, value)| match value {
-        Value::Bytes(bytes) if *number == wanted => Some(bytes.as_slice()),
-        Value::Bytes(_) | Value::Number(_) => None,
-    })
+    fields
+        .iter()
+        .filter_map(move |(number, value)| match value {
+            Value::Bytes(bytes) if *number == wanted => Some(bytes.as_slice()),
+            Value::Bytes(_) | Value::Number(_) => None,
+        })
 }
 
 pub(super) fn peer_id(text: &str) -> Result<Vec<u8>> {
-    Base::Base58Btc.decode(text).with_context(|| text.to_owned())
+    Base::Base58Btc
+        .decode(text)
+        .with_context(|| text.to_owned())
 }
 
 pub(super) fn peer_text(id: &[u8]) -> String {

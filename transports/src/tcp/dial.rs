@@ -286,9 +286,11 @@ impl Dial {
                         Some(_) | None => return Ok((connection, sockets)),
                     },
                     Err(error) => {
-                        // The connection that this side made did not hold: another would not either.
-                        over |= origin.is_none();
-                        if matches!(error, Error::BothDialed { .. }) {
+                        // The connection that this side made did not hold: another would not either. Nor would another one that
+                        // comes from the same address.
+                        let both_dialed = matches!(error, Error::BothDialed { .. });
+                        over |= origin.is_none_or(|origin| both_dialed && origin.remote == self.remote);
+                        if both_dialed {
                             tracing::info!(remote = %self.remote, "both sides of a tcp punch took the dialer's role; the next punch takes the listener's");
                         }
                         if matches!(error, Error::Timeout { .. }) {

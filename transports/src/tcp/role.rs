@@ -70,7 +70,10 @@ impl Begun {
                 return Ok(Endpoint::Listener);
             }
         }
-        if timeout(Duration::ZERO, stream.peek(&mut [0])).await.is_err() {
+        if timeout(Duration::ZERO, stream.peek(&mut [0]))
+            .await
+            .is_err()
+        {
             stream.write_all(HEADER).await?;
             self.said = HEADER.len();
             if !speaks(stream).await? {

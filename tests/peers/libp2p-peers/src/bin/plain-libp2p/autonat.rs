@@ -94,7 +94,7 @@ pub async fn ask(server: Multiaddr, listen: Vec<Multiaddr>) -> anyhow::Result<()
         match swarm.select_next_some().await {
             SwarmEvent::Behaviour(BehaviourEvent::Client(event)) => {
                 let (address, data) = (event.tested_addr, event.bytes_sent);
-                let error = event.result.err().map(|error| chain(&error));
+                let error = event.result.err().map(|error| error.to_string());
                 tested(&address, data, error, "reached");
                 return Ok(());
             }
