@@ -5,15 +5,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, Swarm, SwarmBuilder,
-    autonat::v2::{client, server},
-    identify,
+    Multiaddr, Swarm, SwarmBuilder, identify,
     identity::Keypair,
     multiaddr::Protocol,
     noise, ping, relay,
     swarm::{NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle},
     tcp, tls, yamux,
 };
+use libp2p_autonat::v2::{client, server};
 use libp2p_peers::{chain, tell};
 use serde_json::json;
 
@@ -40,9 +39,13 @@ fn peer(serves: bool) -> anyhow::Result<Swarm<Behaviour>> {
             let asks = client::Config::default().with_probe_interval(Duration::from_millis(200));
             let random = rand::make_rng::<rand::rngs::StdRng>;
             Behaviour {
-                relay: serves.then(|| relay::Behaviour::new(id, relay::Config::default())).into(),
+                relay: serves
+                    .then(|| relay::Behaviour::new(id, relay::Config::default()))
+                    .into(),
                 server: serves.then(|| server::Behaviour::new(random())).into(),
-                client: (!serves).then(|| client::Behaviour::new(random(), asks)).into(),
+                client: (!serves)
+                    .then(|| client::Behaviour::new(random(), asks))
+                    .into(),
                 identify: identify::Behaviour::new(identify::Config::new(
                     "/plain/1".to_owned(),
                     key.public(),
