@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use patchbay::{IpSupport, Ipv4Net, Nat, Router, RouterPreset};
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     delay::{self, Link, Worker},
     host::Host,
     nat::{NatKind, Policy},
-    sandbox,
+    routable, sandbox,
 };
 
 const HOME_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
@@ -46,6 +46,7 @@ pub struct Lab {
     impairment: Option<Option<Worker>>,
     artifacts: Arc<Artifacts>,
     datacenter: Router,
+    is_routable: bool,
 }
 
 pub struct Site {
@@ -100,7 +101,15 @@ impl Lab {
             impairment: None,
             artifacts: Arc::new(artifacts),
             datacenter,
+            is_routable: false,
         })
+    }
+
+    /// Before the first host: gives public hosts and NATs IPv4 addresses that every program takes for public ones.
+    pub fn routable(mut self) -> Result<Self> {
+        routable::exchange(&self.net.ix(), &self.datacenter)?;
+        self.is_routable = true;
+        Ok(self)
     }
 
     pub fn artifacts(&self) -> &Artifacts {
@@ -112,7 +121,16 @@ impl Lab {
     }
 
     pub async fn public_host(&self, name: &str) -> Result<Host> {
-        self.add_host(name, &self.datacenter).await
+        let mut host = self.add_host(name, &self.datacenter).await?;
+        if self.is_routable {
+            routable::public_host(&host.device)?;
+            for ip in &mut host.addresses {
+                if let IpAddr::V4(ip4) = ip {
+                    *ip4 = routable::of(*ip4);
+                }
+            }
+        }
+        Ok(host)
     }
 
     pub async fn site(&self, name: &str, kind: NatKind) -> Result<Site> {
@@ -127,7 +145,7 @@ impl Lab {
                 .await
                 .with_context(|| format!("carrier of {name}"))?;
             carrier.run_sync(pin_bridges)?;
-            apply(&carrier, WAN, Policy::CARRIER)?;
+            apply(&carrier, WAN, Policy::CARRIER, carrier.uplink_ip())?;
             Some(carrier)
         } else {
             None
@@ -173,10 +191,16 @@ impl Lab {
             net.ix()
                 .run_sync(move || run("ip", &["route", "del", &lan]).map(drop))?;
         }
-        if let Some(policy) = Policy::of(kind) {
-            apply(&router, wan(&carrier), policy)?;
+        let mut outside = carrier.as_ref().unwrap_or(&router).uplink_ip();
+        if self.is_routable {
+            ensure!(carrier.is_none(), "a routable lab has no carriers");
+            routable::uplink(&router)?;
+            outside = outside.map(routable::of);
         }
-        let outside = carrier.as_ref().unwrap_or(&router).uplink_ip();
+        if let Some(policy) = Policy::of(kind) {
+            let address = carrier.as_ref().map_or(outside, |_| router.uplink_ip());
+            apply(&router, wan(&carrier), policy, address)?;
+        }
         let outside = outside.filter(|_| kind.translates());
         Ok(Site {
             kind,
@@ -303,7 +327,7 @@ fn wan(carrier: &Option<Router>) -> &'static str {
     carrier.as_ref().map_or(WAN, |_| WAN_BEHIND_CARRIER)
 }
 
-fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
+fn apply(router: &Router, wan: &str, policy: Policy, address: Option<Ipv4Addr>) -> Result<()> {
     // Frames between two hosts of one LAN are none of the NAT's business.
     router.run_sync(|| {
         for table in ["iptables", "ip6tables"] {
@@ -314,7 +338,7 @@ fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
         }
         Ok(())
     })?;
-    load_rules(router, policy.rules(wan, router.uplink_ip()))
+    load_rules(router, policy.rules(wan, address))
 }
 
 /// Gives each bridge of this namespace the address that it has. A bridge that was given none takes the lowest of its ports', and so

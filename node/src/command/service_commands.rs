@@ -25,14 +25,18 @@ use super::{
     services::{self, By, Own, destination},
 };
 use crate::{
-    config::{Config, Expose, Key, MappingMode, PROGRAM, Purpose, in_dial_range, own_ip4},
+    config::{
+        Config, Expose, Key, KnownPeer, MappingMode, PROGRAM, Purpose, in_dial_range, own_ip4,
+    },
     control::Client,
     services::PeerAddresses,
 };
 
 pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
-    let config = read(cli, &args.node)?;
-    let service = service(&config, args)?;
+    let mut config = read(cli, &args.node)?;
+    let service = with_names(&mut config, &args.node, args.standalone, |config| {
+        service(config, args)
+    })?;
     let output = Output::new(args.node.json);
     let reservations = config.reservations;
     let is_hidden = config.relays.is_empty() && config.listen.is_empty();
@@ -78,8 +82,10 @@ pub(super) fn map(cli: &Cli, args: &MapArgs) -> anyhow::Result<Exit> {
 
 pub(super) fn forward(cli: &Cli, args: &ForwardArgs) -> anyhow::Result<Exit> {
     let node = NodeArgs::from(args.node.clone());
-    let config = read(cli, &node)?;
-    let forward = forward_of(&config, args)?;
+    let mut config = read(cli, &node)?;
+    let forward = with_names(&mut config, &node, args.standalone, |config| {
+        forward_of(config, args)
+    })?;
     let output = Output::new(node.json);
     run(&config, &node, args.standalone, 0, async |by| {
         services::forward(by, forward, output).await
@@ -88,8 +94,10 @@ pub(super) fn forward(cli: &Cli, args: &ForwardArgs) -> anyhow::Result<Exit> {
 
 pub(super) fn connect(cli: &Cli, args: &ConnectArgs) -> anyhow::Result<Exit> {
     let node = NodeArgs::from(args.node.clone());
-    let config = read(cli, &node)?;
-    let to = destination(&config, &args.to)?;
+    let mut config = read(cli, &node)?;
+    let to = with_names(&mut config, &node, args.standalone, |config| {
+        destination(config, &args.to)
+    })?;
     let output = Output::beside_session(node.json);
     let directory = config.control_socket.parent().unwrap_or(Path::new("."));
     run(&config, &node, args.standalone, 0, async |by| {
@@ -99,11 +107,13 @@ pub(super) fn connect(cli: &Cli, args: &ConnectArgs) -> anyhow::Result<Exit> {
 
 pub(super) fn services(cli: &Cli, args: &ServicesArgs) -> anyhow::Result<Exit> {
     let node = NodeArgs::from(args.node.clone());
-    let config = read(cli, &node)?;
+    let mut config = read(cli, &node)?;
     let Some(peer) = &args.peer else {
         return hosts(&config);
     };
-    let peer = config.names().peer(peer)?;
+    let peer = with_names(&mut config, &node, args.standalone, |config| {
+        Ok(config.names().peer(peer)?)
+    })?;
     run(&config, &node, args.standalone, 0, async |by| {
         services::services(by, peer, node.json).await
     })
@@ -147,6 +157,33 @@ fn read(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Config> {
         Config::read(reader, Purpose::Dial)
     })?;
     Ok(loaded.config)
+}
+
+/// What arguments mean by the names of the configuration, or else by those of the running node that is to do it.
+fn with_names<T>(
+    config: &mut Config,
+    args: &NodeArgs,
+    standalone: bool,
+    meant: impl Fn(&Config) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let unknown = match meant(config) {
+        Err(error) if !standalone && !args.describes_node() => error,
+        meant => return meant,
+    };
+    let client = Client::new(&config.control_socket);
+    let Ok(status) = block_on(async { Ok(client.status().await?) }) else {
+        return Err(unknown);
+    };
+    for (name, id) in status.names {
+        if let Ok(id) = id.parse() {
+            let known = KnownPeer {
+                id,
+                addrs: Vec::new(),
+            };
+            config.peers.entry(name).or_insert(known);
+        }
+    }
+    meant(config)
 }
 
 fn service(config: &Config, args: &ServeArgs) -> anyhow::Result<Service> {

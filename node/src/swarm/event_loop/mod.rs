@@ -228,21 +228,21 @@ impl EventLoop {
         }
     }
 
-    /// A relay of each family, which may dial the punch ports.
+    /// Who may dial the punch ports, of each transport and family.
     fn witnesses(&mut self) -> Vec<Witness> {
         let mut witnesses = Vec::new();
         for family in Family::ALL {
-            let Some((relay, connection)) = self.state.legs_of(family).first().copied() else {
-                continue;
-            };
+            let legs = self.state.legs_of(family);
             for transport in [Transport::Quic, Transport::Tcp] {
                 let streams = &mut self.swarm.behaviour_mut().streams;
-                let stream = streams.open(relay, connection, Autonat::NAME);
+                let open = |&(relay, connection): &_| {
+                    let stream = streams.open(relay, connection, Autonat::NAME);
+                    (relay, stream.map(Result::ok).boxed())
+                };
                 witnesses.push(Witness {
-                    relay,
                     transport,
                     family,
-                    stream: stream.map_err(std::io::Error::from).boxed(),
+                    streams: legs.iter().map(open).collect(),
                 });
             }
         }
