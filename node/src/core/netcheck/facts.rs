@@ -6,7 +6,7 @@ use libp2p::PeerId;
 use p2pnode_protocol::dns64::Prefix;
 use p2pnode_transports::{Family, PortRange, Transport};
 
-use crate::core::mappings::Claim;
+use crate::{config::Rotate, core::mappings::Claim};
 
 /// All that was seen.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub(crate) struct Facts {
     /// What a router maps.
     pub(crate) claims: Vec<Claim>,
     pub(crate) nat64: Nat64,
+    /// When this node leaves a mapping that ends by age.
+    pub(crate) rotate: Rotate,
 }
 
 /// Whether the resolver is a DNS64.

@@ -109,6 +109,17 @@ impl Remedy {
         )
     }
 
+    /// The NAT drops mappings that are used, at this age in seconds.
+    pub(crate) fn punch_rotate(age: u32) -> Self {
+        Self::new(
+            "punch_rotate",
+            format!(
+                "set punch.rotate to {age}s: direct paths then leave each mapping before its end"
+            ),
+            None,
+        )
+    }
+
     pub(crate) fn clock() -> Self {
         Self::new(
             "clock",

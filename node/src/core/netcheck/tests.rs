@@ -182,6 +182,7 @@ fn facts(paths: Vec<PathFacts>) -> Facts {
         host: HostFacts::default(),
         claims: Vec::new(),
         nat64: Nat64::None,
+        rotate: crate::config::Rotate::Auto,
     }
 }
 

@@ -14,7 +14,7 @@ mod udp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -35,11 +35,11 @@ pub(in crate::swarm) use self::{
     udp::{ask, second_port},
 };
 use crate::{
-    config::{Config, RelayAddr},
+    config::{Config, RelayAddr, Rotate},
     core::{
         finding::Remedy,
         mappings::Claim,
-        netcheck::{self, Answer, Facts, Leg, RelayFacts, Report, assess},
+        netcheck::{self, Answer, Facts, Leg, Lifetime, RelayFacts, Report, assess},
         port_search::Sample,
     },
     swarm::autonat::{Nonces, Witness},
@@ -56,6 +56,8 @@ const RESOLVE: Duration = Duration::from_millis(1_000);
 pub(crate) struct Known {
     /// What a router maps.
     pub(crate) claims: Vec<Claim>,
+    /// How long the NAT keeps a mapping of the punch socket that is used, and the mapping's address.
+    pub(crate) lifetime: Option<(IpAddr, Duration)>,
     /// Relays that may dial the punch ports, and the nonces by which they prove it.
     pub(crate) witnesses: Vec<Witness>,
     pub(crate) nonces: Nonces,
@@ -68,6 +70,7 @@ pub(crate) struct Plan {
     relays: Vec<RelayAddr>,
     transports: Vec<Transport>,
     family: FamilyPolicy,
+    rotate: Rotate,
 }
 
 impl Plan {
@@ -83,6 +86,7 @@ impl Plan {
                 .filter_map(|(is_on, transport)| is_on.then_some(transport))
                 .collect(),
             family: config.dial.family,
+            rotate: config.punch.rotate,
         }
     }
 
@@ -103,7 +107,10 @@ impl Plan {
                 && path.transport == Transport::Quic
             {
                 let looked = lifetime::look(&self.sockets, path.family, by).await;
-                path.lifetime = Some(looked.unwrap_or_default());
+                let looked = looked.unwrap_or_default();
+                let measured = path.lifetime.and_then(|lifetime| lifetime.age);
+                let age = looked.age.into_iter().chain(measured).min();
+                path.lifetime = Some(Lifetime { age, ..looked });
             }
         });
         join_all(looks).await;
@@ -178,6 +185,18 @@ impl Plan {
                 path.reached = Some(is_reached);
             }
         }
+        if let Some((at, lifetime)) = known.lifetime
+            && let Some(path) = paths.iter_mut().find(|path| {
+                let of = (path.facts.transport, path.facts.family);
+                of == (Transport::Quic, Family::from(at))
+            })
+        {
+            let age = u32::try_from(lifetime.as_secs()).ok();
+            path.facts.lifetime = Some(Lifetime {
+                age,
+                ..Lifetime::default()
+            });
+        }
         believe_partners(&mut paths);
         let mut legs: BTreeMap<PeerId, Vec<Leg>> = BTreeMap::new();
         for path in &mut paths {
@@ -202,6 +221,7 @@ impl Plan {
             paths: paths.into_iter().map(|path| path.facts).collect(),
             host,
             nat64,
+            rotate: self.rotate,
             claims: known.claims,
         }
     }
