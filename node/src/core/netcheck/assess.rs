@@ -394,6 +394,7 @@ pub(crate) fn unreserved(range: PortRange, host: HostFacts) -> Option<Remedy> {
         relays: Vec::new(),
         paths: Vec::new(),
         claims: Vec::new(),
+        router: None,
         nat64: Nat64::Unknown,
         rotate: Rotate::Auto,
         clock_ahead: None,

@@ -1,6 +1,9 @@
 //! What was seen, without a judgement.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::PeerId;
 use p2pnode_protocol::dns64::Prefix;
@@ -20,6 +23,8 @@ pub(crate) struct Facts {
     pub(crate) host: HostFacts,
     /// What a router maps.
     pub(crate) claims: Vec<Claim>,
+    /// The outside address that the router names, whether it maps a port or not.
+    pub(crate) router: Option<IpAddr>,
     pub(crate) nat64: Nat64,
     /// When this node leaves a mapping that ends by age.
     pub(crate) rotate: Rotate,

@@ -56,6 +56,8 @@ const RESOLVE: Duration = Duration::from_millis(1_000);
 pub(crate) struct Known {
     /// What a router maps.
     pub(crate) claims: Vec<Claim>,
+    /// The outside address that the router names.
+    pub(crate) router: Option<IpAddr>,
     /// How long the NAT keeps a mapping of the punch socket that is used, and the mapping's address.
     pub(crate) lifetime: Option<(IpAddr, Duration)>,
     /// Relays that may dial the punch ports, and the nonces by which they prove it.
@@ -223,6 +225,7 @@ impl Plan {
             nat64,
             rotate: self.rotate,
             claims: known.claims,
+            router: known.router,
         }
     }
 
