@@ -99,10 +99,8 @@ fn synopsis(command: &Command) -> String {
             parts.push(arg.get_value_names().map_or(id, |names| names.join(" ")));
         }
         let text = parts.join(" ");
-        let repeated = match arg.get_action() {
-            ArgAction::Append => "...",
-            _ => "",
-        };
+        let is_repeated = matches!(arg.get_action(), ArgAction::Append);
+        let repeated = if is_repeated { "..." } else { "" };
         words.push(match arg.is_required_set() {
             true => text + repeated,
             false => format!("[{text}]{repeated}"),

@@ -68,7 +68,7 @@ fn of_relay(relay: &RelayFacts, facts: &Facts) -> Check {
         match &leg.answer {
             Answer::After(rtt) => format!("{name} {:.1} ms", rtt.as_secs_f64() * 1000.0),
             Answer::Silent => format!("{name} no answer"),
-            Answer::Failed(why) => format!("{name} unreachable ({why})"),
+            Answer::Failed(why) | Answer::Unresolved(why) => format!("{name} unreachable ({why})"),
         }
     };
     let legs: Vec<String> = relay.legs.iter().map(leg).collect();
@@ -82,7 +82,11 @@ fn of_relay(relay: &RelayFacts, facts: &Facts) -> Check {
         some if some < relay.legs.len() => Status::Warn,
         _ => Status::Ok,
     };
-    let remedy = (answers == 0).then(|| Remedy::unreachable(facts.range));
+    let is_unresolved = |leg: &Leg| matches!(leg.answer, Answer::Unresolved(_));
+    let remedy = match relay.legs.iter().any(is_unresolved) {
+        true => Some(Remedy::resolver()),
+        false => (answers == 0).then(|| Remedy::unreachable(facts.range)),
+    };
     check(
         Id::Relay,
         status,

@@ -100,6 +100,8 @@ pub(crate) enum Answer {
     Silent,
     /// It was not sent, or refused: why.
     Failed(String),
+    /// The name of the relay was not resolved: why.
+    Unresolved(String),
 }
 
 impl Answer {

@@ -69,6 +69,14 @@ impl Remedy {
         )
     }
 
+    pub(crate) fn resolver() -> Self {
+        Self::new(
+            "resolver",
+            "names of relays are not resolved: check that the servers in /etc/resolv.conf answer and know the names, or give the relays by address as well",
+            None,
+        )
+    }
+
     pub(crate) fn second_relay() -> Self {
         Self::new(
             "second_relay",

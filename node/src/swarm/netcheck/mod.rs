@@ -56,6 +56,8 @@ const RESOLVE: Duration = Duration::from_millis(1_000);
 pub(crate) struct Known {
     /// What a router maps.
     pub(crate) claims: Vec<Claim>,
+    /// Relays that are connected, and where.
+    pub(crate) relays: Vec<(PeerId, IpAddr)>,
     /// The outside address that the router names.
     pub(crate) router: Option<IpAddr>,
     /// How long the NAT keeps a mapping of the punch socket that is used, and the mapping's address.
@@ -139,7 +141,7 @@ impl Plan {
 
     /// Where a relay answers over QUIC's port; IPv4 comes first.
     async fn over_quic(&self, relay: PeerId) -> Option<SocketAddr> {
-        let (targets, _) = self.targets().await;
+        let (targets, _) = self.targets(&[]).await;
         let mut targets = targets.iter();
         let target =
             targets.find(|target| (target.relay, target.transport) == (relay, Transport::Quic))?;
@@ -148,7 +150,7 @@ impl Plan {
 
     async fn gather(&self, known: Known) -> Facts {
         let deadline = Instant::now() + WHOLE;
-        let (targets, mut unresolved) = self.targets().await;
+        let (targets, mut unresolved) = self.targets(&known.relays).await;
         let of = |(transport, family): (Transport, Family)| {
             let of_path = |target: &&Target| {
                 (target.transport, Family::from(target.addr.ip())) == (transport, family)
@@ -229,8 +231,12 @@ impl Plan {
         }
     }
 
-    /// The addresses of the relays, and what cannot be resolved.
-    pub(in crate::swarm) async fn targets(&self) -> (Vec<Target>, Vec<(PeerId, Leg)>) {
+    /// The addresses of the relays, and what cannot be resolved. For a name that cannot, the addresses at which its relay is
+    /// `connected` stand in.
+    pub(in crate::swarm) async fn targets(
+        &self,
+        connected: &[(PeerId, IpAddr)],
+    ) -> (Vec<Target>, Vec<(PeerId, Leg)>) {
         let resolved = self.relays.iter().map(|relay| async move {
             let endpoint = addr::dialable(&relay.addr.to_string()).ok()?;
             let only = Family::of(&relay.addr);
@@ -252,27 +258,25 @@ impl Plan {
             if !self.transports.contains(&transport) {
                 continue;
             }
-            match ips {
-                Ok(ips) => {
-                    let ips = ips.into_iter().filter(|ip| {
-                        let family = Family::from(*ip);
-                        self.family.allows(family) && only.is_none_or(|only| only == family)
-                    });
-                    targets.extend(ips.map(|ip| Target {
-                        relay,
-                        transport,
-                        addr: SocketAddr::new(ip, endpoint.port),
-                    }));
-                }
-                Err(why) => failed.push((
-                    relay,
-                    Leg {
-                        transport,
-                        family: only.unwrap_or(Family::Ip4),
-                        answer: Answer::Failed(why),
-                    },
-                )),
-            }
+            let ips = ips.unwrap_or_else(|why| {
+                let leg = Leg {
+                    transport,
+                    family: only.unwrap_or(Family::Ip4),
+                    answer: Answer::Unresolved(why),
+                };
+                failed.push((relay, leg));
+                let connected = connected.iter().filter(|(of, _)| *of == relay);
+                connected.map(|(_, ip)| *ip).collect()
+            });
+            let ips = ips.into_iter().filter(|ip| {
+                let family = Family::from(*ip);
+                self.family.allows(family) && only.is_none_or(|only| only == family)
+            });
+            targets.extend(ips.map(|ip| Target {
+                relay,
+                transport,
+                addr: SocketAddr::new(ip, endpoint.port),
+            }));
         }
         targets.sort_by_key(|target| (target.transport, target.addr.is_ipv6()));
         targets.dedup_by_key(|target| (target.transport, target.addr));

@@ -133,3 +133,27 @@ fn a_dns64_is_named_by_its_prefix() {
     let (_, text) = of(Nat64::Prefix(prefix));
     assert!(text.starts_with("yes, 64:ff9b::/96"), "{text}");
 }
+
+#[test]
+fn a_name_that_is_not_resolved_is_a_fault_of_the_resolver_and_not_of_the_relay() {
+    let why = "cannot resolve relay.example.net within 1 s";
+    let unresolved = Leg {
+        transport: Transport::Quic,
+        family: Family::Ip4,
+        answer: Answer::Unresolved(why.to_owned()),
+    };
+    let of = |facts: &Facts| {
+        let report = assess(facts);
+        let check = report.checks.iter().find(|check| check.id == Id::Relay);
+        let check = check.unwrap();
+        assert!(check.text.contains(why), "{}", check.text);
+        assert_eq!(check.remedy.as_ref().unwrap().id, "resolver");
+        (check.status, report.reaches())
+    };
+    let mut facts = facts(vec![LAB[3].1.path(2)]);
+    facts.relays[0].legs.push(unresolved.clone());
+    // It answers where the node has it.
+    assert_eq!(of(&facts), (Status::Warn, Reaches::Directly));
+    facts.relays[0].legs = vec![unresolved];
+    assert_eq!(of(&facts), (Status::Fail, Reaches::Nobody));
+}
