@@ -4,7 +4,10 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::Shutdown as Half,
-    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    os::unix::{
+        fs::{DirBuilderExt as _, MetadataExt as _, fchown},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,6 +16,7 @@ use anyhow::{Context as _, bail};
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_daemon::{exit::Exit, signals::Shutdown};
 use p2pnode_services::config::{Destination, Forward, Listen, Service, What};
+use rustix::fs::{Mode, OFlags};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -354,7 +358,7 @@ fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
     }
 }
 
-/// A directory that only this user may enter, for a socket between this command and the node.
+/// A directory that only the node's user may enter, for a socket between this command and the node.
 struct Door {
     directory: PathBuf,
     path: PathBuf,
@@ -367,12 +371,26 @@ impl Door {
             .and_then(|mut file| file.read_exact(&mut random))
             .context("cannot read /dev/urandom")?;
         let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let owner = fs::metadata(directory).ok();
         let directory = directory.join(format!(".c{name}"));
         let failed = || format!("cannot make {}", directory.display());
-        fs::create_dir(&directory).with_context(failed)?;
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).with_context(failed)?;
+        let mut private = fs::DirBuilder::new();
+        private
+            .mode(0o700)
+            .create(&directory)
+            .with_context(failed)?;
         let path = directory.join("s");
-        Ok(Self { directory, path })
+        let door = Self { directory, path };
+        // The node makes the socket, and root asks one of another user. That user may have put a link there since.
+        if let Some(owner) = owner.filter(|_| rustix::process::geteuid().is_root()) {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(&door.directory, flags, Mode::empty());
+            let given = opened
+                .map_err(io::Error::from)
+                .and_then(|opened| fchown(opened, Some(owner.uid()), Some(owner.gid())));
+            given.with_context(|| format!("cannot make {}", door.directory.display()))?;
+        }
+        Ok(door)
     }
 }
 
@@ -419,4 +437,27 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
 pub(crate) fn destination(config: &Config, text: &str) -> anyhow::Result<(What, PeerId)> {
     let Destination { what, peer } = text.parse().map_err(p2pnode_daemon::exit::Usage)?;
     Ok((what, config.names().peer(&peer)?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn a_node_of_another_user_may_make_its_socket_where_root_waits_and_nobody_else_enters() {
+        let home = tempfile::tempdir().unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            std::os::unix::fs::chown(home.path(), Some(12345), Some(54321)).unwrap();
+        }
+        let door = Door::new(home.path()).unwrap();
+        let made = fs::metadata(&door.directory).unwrap();
+        let of_home = fs::metadata(home.path()).unwrap();
+        assert_eq!(made.mode() & 0o777, 0o700);
+        assert_eq!((made.uid(), made.gid()), (of_home.uid(), of_home.gid()));
+        drop(door);
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cargo;
 
 /// Enums whose variants are printed in snake case.
-const VARIANTS: [(&str, &str); 7] = [
+const VARIANTS: [(&str, &str); 10] = [
     ("node/src/punch/record.rs", "pub enum Reason {"),
     ("node/src/punch/record.rs", "pub enum CandidateOutcome {"),
     ("node/src/core/event.rs", "pub enum LossCause {"),
@@ -18,6 +18,12 @@ const VARIANTS: [(&str, &str); 7] = [
     ("node/src/core/finding.rs", "pub enum FindingId {"),
     ("node/src/core/netcheck/report.rs", "pub(crate) enum Id {"),
     ("node/src/core/search_report.rs", "pub enum NoSearch {"),
+    ("node/src/core/netcheck/nat.rs", "pub(crate) enum Kind {"),
+    (
+        "node/src/core/netcheck/report.rs",
+        "pub(crate) enum PeerClass {",
+    ),
+    ("node/src/core/event.rs", "pub enum Event {"),
 ];
 
 /// Functions whose arms give the names.
@@ -41,8 +47,12 @@ fn after(file: &str, start: &str) -> String {
 
 fn variants(file: &str, start: &str) -> BTreeSet<String> {
     let body = after(file, start);
-    let lines = body.lines().map(str::trim);
-    let variants = lines.filter_map(|line| line.strip_suffix(','));
+    // Fields of a variant stand further to the right.
+    let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let variants = lines.filter_map(|line| {
+        let end = [",", " {", "(Outcome),"];
+        end.iter().find_map(|end| line.strip_suffix(end))
+    });
     let variants = variants.filter(|name| name.chars().all(char::is_alphanumeric));
     variants.map(snake_case).collect()
 }

@@ -130,7 +130,9 @@ fn facts(paths: Vec<PathFacts>) -> Facts {
         clock_ahead: Some(7),
         host: HostFacts::default(),
         claims: Vec::new(),
+        router: None,
         nat64: Nat64::None,
+        rotate: crate::config::Rotate::Auto,
     }
 }
 

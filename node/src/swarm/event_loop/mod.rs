@@ -199,6 +199,9 @@ impl EventLoop {
                 let (plan, metrics) = (self.plan.clone(), self.observers.metrics().clone());
                 let known = netcheck::Known {
                     claims: self.state.claims().to_vec(),
+                    relays: self.state.connected_relays(),
+                    router: self.mapped.as_ref().and_then(link::Link::router),
+                    lifetime: self.state.measured_lifetime(),
                     witnesses: self.witnesses(),
                     nonces: self.swarm.behaviour().autonat.nonces.clone(),
                 };

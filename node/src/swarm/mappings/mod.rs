@@ -16,7 +16,7 @@ mod router;
 
 use std::{
     future::{pending, poll_fn},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -84,6 +84,7 @@ impl Mapper {
         let (stop, stopped) = oneshot::channel();
         let (asks, asked) = mpsc::channel(ASKS);
         let (claims, claimed) = watch::channel(Vec::new());
+        let (router, named) = watch::channel(None);
         let (exposes, exposed) = mpsc::channel(ASKS);
         let keeper = Keeper {
             mappings: Mappings::new(methods, seed),
@@ -91,6 +92,7 @@ impl Mapper {
             outside: Outside {
                 asks,
                 claims,
+                router,
                 checks: JoinSet::new(),
             },
             sinks: Sinks::start(&config.publish, &sockets, label),
@@ -102,7 +104,11 @@ impl Mapper {
             sockets,
         };
         let task = tokio::spawn(keeper.run(exposed, stopped));
-        (Self { stop, task }, Link::new(asked, claimed), exposes)
+        (
+            Self { stop, task },
+            Link::new(asked, claimed, named),
+            exposes,
+        )
     }
 
     /// Releases every mapping, and takes back what is published.
@@ -119,6 +125,8 @@ impl Mapper {
 struct Outside {
     asks: mpsc::Sender<Ask>,
     claims: watch::Sender<Vec<Claim>>,
+    /// The outside address that the router names.
+    router: watch::Sender<Option<IpAddr>>,
     checks: JoinSet<(Check, Checked)>,
 }
 
@@ -293,6 +301,9 @@ impl Keeper {
                 self.report_to(inside, refused);
             }
         }
+        self.outside
+            .router
+            .send_replace(self.mappings.router_outside());
         let now: Vec<Claim> = self.mappings.claims().collect();
         let before = self.outside.claims.borrow().clone();
         if now == before {
