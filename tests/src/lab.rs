@@ -129,6 +129,15 @@ impl Lab {
             carrier.run_sync(pin_bridges)?;
             apply(&carrier, WAN, Policy::CARRIER)?;
             Some(carrier)
+        } else if kind == NatKind::Accepts {
+            let provider = net
+                .add_router(&format!("{name}-provider"))
+                .preset(RouterPreset::Public)
+                .build()
+                .await
+                .with_context(|| format!("provider of {name}"))?;
+            provider.run_sync(pin_bridges)?;
+            Some(provider)
         } else {
             None
         };
@@ -176,7 +185,8 @@ impl Lab {
         if let Some(policy) = Policy::of(kind) {
             apply(&router, wan(&carrier), policy)?;
         }
-        let outside = carrier.as_ref().unwrap_or(&router).uplink_ip();
+        let translates_last = carrier.as_ref().filter(|_| kind == NatKind::Cgnat);
+        let outside = translates_last.unwrap_or(&router).uplink_ip();
         let outside = outside.filter(|_| kind.translates());
         Ok(Site {
             kind,

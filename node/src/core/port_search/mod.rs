@@ -9,7 +9,9 @@
 
 mod aging;
 mod budget;
+mod fresh;
 mod looks;
+mod pairs;
 mod plan;
 mod search;
 mod searches;

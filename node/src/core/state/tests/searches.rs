@@ -266,7 +266,7 @@ fn a_direct_path_moves_to_the_next_port_after_half_the_lifetime_of_its_mapping()
     let old = node.next_id();
     node.dialed(old, peer, &theirs);
     node.pass(Duration::from_secs(29));
-    let next = Action::SampleNextPort(known.peer);
+    let next = Action::SampleNextPorts(known.peer, 1);
     assert!(!node.actions().contains(&next));
     node.pass(Duration::from_secs(1));
     assert!(node.actions().contains(&next));
@@ -312,7 +312,7 @@ fn the_other_side_of_a_move_takes_offers_of_the_address_of_the_path_alone() {
         node.state
             .handle_introduction(known.peer, notice(peer, other), node.now);
         assert_eq!(
-            node.actions().contains(&Action::SampleNextPort(known.peer)),
+            node.actions().contains(&Action::SampleNextPorts(known.peer, 1)),
             takes
         );
         node.state.handle_port_sample(next_port(), node.now);
