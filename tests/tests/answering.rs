@@ -40,7 +40,9 @@ async fn searched(a: NatKind, b: NatKind) -> Result<()> {
     let peers = Searched::start(&lab, a, b, RANGE).await?;
     let searched = peers.dial("a").await?;
     let failed = searched.result.all("search");
-    let failed: Vec<_> = failed.filter(|search| search.text("/outcome") != "found").collect();
+    let failed: Vec<_> = failed
+        .filter(|search| search.text("/outcome") != "found")
+        .collect();
     ensure!(failed.is_empty(), "{failed:?}");
     searched.verify_direct().await?;
     let probes = searched.probes().await?;

@@ -232,7 +232,9 @@ fn role(begin: &Begin) -> Role {
 /// Where the relay sees a socket, or the punch socket if it has not seen that one.
 fn at(own: &Side, socket: Socket) -> SocketAddr {
     let fresh = match socket {
-        Socket::Opened(nth) => own.fresh.and_then(|fresh| fresh.get(usize::from(nth)).copied()),
+        Socket::Opened(nth) => own
+            .fresh
+            .and_then(|fresh| fresh.get(usize::from(nth)).copied()),
         Socket::Punch => None,
     };
     fresh.map_or(own.mapped, |port| SocketAddr::new(own.mapped.ip(), port))

@@ -13,6 +13,7 @@ mod fresh;
 mod looks;
 mod pairs;
 mod plan;
+mod rests;
 mod search;
 mod searches;
 mod side;

@@ -10,17 +10,11 @@ use p2pnode_protocol::port_search::{Key, Nonce, Offer, Part, Ports, Side};
 
 use super::{
     plan::{Begin, Plan},
+    rests::{RESTS, Rest},
     search::{Counts, Ended},
     side::{Sample, confidence, fresh, next_side, side},
 };
 use crate::core::search_report::{NoSearch, PortClass, SearchClass, SearchOutcome, SearchReport};
-
-/// How long a peer rests after a search: after the first, the second, and each that follows.
-const RESTS: [Duration; 3] = [
-    Duration::from_secs(60),
-    Duration::from_secs(600),
-    Duration::from_secs(3_600),
-];
 
 /// The most searches of a node in an hour, for all peers together: 36,000 packets.
 const PER_HOUR: usize = 12;
@@ -109,14 +103,6 @@ pub(super) enum Phase {
     Offered(Offer),
     /// A search runs.
     Running,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Rest {
-    until: Instant,
-    rung: usize,
-    /// The relay to ask when the rest is over, if this node wants the peer.
-    relay: Option<PeerId>,
 }
 
 impl Searches {
@@ -455,13 +441,8 @@ impl Searches {
         };
         let peer = active.peer;
         let rung = self.rests.get(&peer).map_or(0, |rest| rest.rung);
-        let (rest, next, again) = match outcome {
-            SearchOutcome::Found | SearchOutcome::Needless => (RESTS[0], 0, false),
-            SearchOutcome::NotTried => (HOUR, 0, false),
-            SearchOutcome::NotFound | SearchOutcome::Unanswered | SearchOutcome::NoSample => {
-                (RESTS[rung.min(2)], rung + 1, active.asks)
-            }
-        };
+        let (rest, next) = active.rest(outcome, reason, rung);
+        let again = next > 0 && active.asks;
         let confidence = self.sample.as_ref().map(|(_, sample)| confidence(sample));
         if outcome == SearchOutcome::NotFound && active.easy.is_none() && !active.moves {
             self.sample = None;

@@ -207,12 +207,7 @@ pub(super) async fn sample_next(
 }
 
 /// Ports that no path and no punch has moved to before, or that they have left first: the mapping of others may be old already.
-fn unused(
-    sockets: &Handle,
-    family: Family,
-    used: &[u16],
-    count: usize,
-) -> Option<Vec<ClaimedUdp>> {
+fn unused(sockets: &Handle, family: Family, used: &[u16], count: usize) -> Option<Vec<ClaimedUdp>> {
     let (mut fresh, mut tried) = (Vec::new(), Vec::new());
     while fresh.len() < count
         && let Ok(socket) = sockets.claim_udp(family)

@@ -138,13 +138,19 @@ fn one_offer_and_its_answer_begin_the_search_on_both_sides() {
 #[test]
 fn of_two_sides_that_are_not_symmetric_both_name_fresh_ports_and_rest_after_them() {
     let mut both = Both::new([false, false]);
-    both.want(0);
-    let (mut begun, reported) = both.settle();
-    begun.sort_by_key(|(who, _)| *who);
-    assert_eq!(begun, [(0, Part::Asker), (1, Part::Answerer)]);
-    assert_eq!(reported, []);
-    both.end(Ended::NotFound);
-    both.settle();
+    let found = Ended::Found {
+        socket: Socket::Opened(0),
+        remote: nat::RELAY[0],
+    };
+    for ended in [found, Ended::NotFound] {
+        both.want(0);
+        let (mut begun, reported) = both.settle();
+        begun.sort_by_key(|(who, _)| *who);
+        assert_eq!(begun, [(0, Part::Asker), (1, Part::Answerer)]);
+        assert_eq!(reported, []);
+        both.end(ended);
+        both.settle();
+    }
     both.pass(59);
     assert_eq!(both.due(), [0, 0]);
     both.pass(1);
@@ -160,7 +166,10 @@ fn with_a_peer_that_names_no_fresh_ports_nothing_is_sent() {
         let not_tried = |who| (who, SearchOutcome::NotTried);
         let (begun, mut reported) = both.settle();
         reported.sort_by_key(|(who, _)| *who);
-        assert_eq!((begun, reported), (vec![], vec![not_tried(0), not_tried(1)]));
+        assert_eq!(
+            (begun, reported),
+            (vec![], vec![not_tried(0), not_tried(1)])
+        );
     }
 }
 
