@@ -147,6 +147,15 @@ impl Lab {
             carrier.run_sync(pin_bridges)?;
             apply(&carrier, WAN, Policy::CARRIER, carrier.uplink_ip())?;
             Some(carrier)
+        } else if kind == NatKind::Accepts {
+            let provider = net
+                .add_router(&format!("{name}-provider"))
+                .preset(RouterPreset::Public)
+                .build()
+                .await
+                .with_context(|| format!("provider of {name}"))?;
+            provider.run_sync(pin_bridges)?;
+            Some(provider)
         } else {
             None
         };
@@ -192,7 +201,8 @@ impl Lab {
             net.ix()
                 .run_sync(move || run("ip", &["route", "del", &lan]).map(drop))?;
         }
-        let mut outside = carrier.as_ref().unwrap_or(&router).uplink_ip();
+        let translates_last = carrier.as_ref().filter(|_| kind == NatKind::Cgnat);
+        let mut outside = translates_last.unwrap_or(&router).uplink_ip();
         if self.is_routable {
             ensure!(carrier.is_none(), "a routable lab has no carriers");
             routable::uplink(&router)?;

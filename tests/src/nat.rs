@@ -47,7 +47,8 @@ pub enum NatKind {
     SymmetricBlock,
     /// Address-and-port-dependent mapping with one port after another.
     SymmetricSequential,
-    /// As [`Self::EimApdf`], but its own stack takes what it was not asked for, and answers that nobody is there.
+    /// As [`Self::EimApdf`], but its own stack takes what it was not asked for, and answers that nobody is there. A router of its
+    /// provider is in front of it, as on the internet: a packet can pass the one and not reach the other.
     Accepts,
     /// As [`Self::EimApdf`], but it rejects what it was not asked for.
     Rejects,

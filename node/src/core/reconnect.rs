@@ -105,6 +105,8 @@ struct Peer {
     addrs: Vec<Multiaddr>,
     /// The one that led to the peer last is the first.
     relays: Vec<PeerId>,
+    /// Where its host has answered that it knows the connection no more.
+    answered: Option<Multiaddr>,
     /// The search after the last loss, also after it was found.
     search: Option<Search>,
     /// Whether a dial is under way, which looks for the peer by itself.
@@ -133,6 +135,8 @@ struct Search {
     pause: Option<Pause>,
     /// How many connections in a row the peer has closed before it answered anything.
     refusals: u32,
+    /// Whether it has begun at once after a reset.
+    was_reset: bool,
     /// When the peer was found.
     found: Option<Instant>,
 }
@@ -153,6 +157,7 @@ impl Reconnector {
         let wanted = self.peers.entry(peer).or_insert(Peer {
             addrs: Vec::new(),
             relays: Vec::new(),
+            answered: None,
             search: None,
             is_dialed: false,
         });
@@ -247,6 +252,29 @@ impl Reconnector {
             }
             search => *search = Some(Search::new(now)),
         }
+    }
+
+    /// The peer's host has answered at this address that it knows the last connection no more: the host is there, and so is the peer
+    /// if it was restarted. The peer is dialed at once, there as well, also if its search waits. The next reset brings a backoff.
+    pub(crate) fn handle_reset(
+        &mut self,
+        peer: &PeerId,
+        at: Option<Multiaddr>,
+        now: Instant,
+        jitter: f64,
+    ) {
+        if !self.is_searched(peer) {
+            self.handle_lost(peer, now, jitter);
+        }
+        let Some(peer) = self.peers.get_mut(peer) else {
+            return;
+        };
+        let Some(search) = peer.search.as_mut().filter(|search| !search.was_reset) else {
+            return;
+        };
+        search.next_round(now, jitter);
+        (search.at, search.was_reset) = (now, true);
+        peer.answered = at;
     }
 
     /// The peer has closed the last connection. It may be back, but not at once. `refuses`: before it had answered anything.
@@ -347,11 +375,10 @@ impl Peer {
         let search = self.search.as_mut()?;
         if !search.addrs_dialed {
             search.addrs_dialed = true;
-            if !self.addrs.is_empty() {
-                return Some(Action::DialDirect {
-                    peer: id,
-                    addrs: self.addrs.clone(),
-                });
+            let mut addrs = self.addrs.clone();
+            addrs.extend(self.answered.take().filter(|at| !self.addrs.contains(at)));
+            if !addrs.is_empty() {
+                return Some(Action::DialDirect { peer: id, addrs });
             }
         }
         let next = self
@@ -388,6 +415,7 @@ impl Search {
             stuck: false,
             pause: None,
             refusals: 0,
+            was_reset: false,
             found: None,
         }
     }

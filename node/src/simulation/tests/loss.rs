@@ -75,6 +75,26 @@ fn a_peer_that_restarts_is_direct_again() {
 }
 
 #[test]
+fn a_peer_that_was_killed_and_is_back_is_connected_again_within_a_second() {
+    for seed in 20..30 {
+        let (mut world, _, [a, b]) = pair(seed, Nat::PortRestricted, Nat::PortRestricted);
+        let dial = world.dial(a, b);
+        world.outcome(dial);
+        world.run(seconds(10));
+        world.restart(b);
+        world.until(seconds(1), "it knows", |world| {
+            world.connections(a, b) == (0, 0)
+        });
+        world.until(seconds(1), "it is back", |world| {
+            world.connections(a, b) != (0, 0) && world.connections(b, a) != (0, 0)
+        });
+        world.until(seconds(60), "it is direct again", |world| {
+            world.are_direct(a, b)
+        });
+    }
+}
+
+#[test]
 fn a_nat_that_forgets_its_mappings_costs_nothing_lasting() {
     let (mut world, relay, [a, b]) = pair(5, Nat::PortRewriting, Nat::PortRestricted);
     world.restart_nat(a);

@@ -314,8 +314,8 @@ impl EventLoop {
         match done {
             Done::Sampled(sample) => self.state.handle_port_sample(sample, now),
             Done::SampledNext(next) => {
-                let sample = next.map(|(sample, socket)| {
-                    self.port_searches.keep(socket);
+                let sample = next.map(|(sample, sockets)| {
+                    self.port_searches.keep(sockets);
                     sample
                 });
                 self.state.handle_port_sample(sample, now);

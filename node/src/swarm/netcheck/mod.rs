@@ -125,13 +125,14 @@ impl Plan {
         udp::sample(&self.sockets, self.over_quic(relay).await?).await
     }
 
-    /// How a relay sees the next port of the range, and that port. Of `used` it takes the first, if no other is free.
+    /// How a relay sees the next ports of the range, and these ports. Of `used` it takes the first, if no other is free.
     pub(crate) async fn sample_next(
         &self,
         relay: PeerId,
         used: &[u16],
-    ) -> Option<(Sample, ClaimedUdp)> {
-        udp::sample_next(&self.sockets, self.over_quic(relay).await?, used).await
+        count: usize,
+    ) -> Option<(Sample, Vec<ClaimedUdp>)> {
+        udp::sample_next(&self.sockets, self.over_quic(relay).await?, used, count).await
     }
 
     /// How a relay sees the punch socket.
