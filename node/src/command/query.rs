@@ -11,7 +11,6 @@ use p2pnode_daemon::{
     signals::{Shutdown, Signal},
     terminal,
 };
-use p2pnode_protocol::quote;
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::{
@@ -67,19 +66,8 @@ impl Asked {
 
     /// The id, by the names that the node knows.
     fn peer(&self, status: &Status) -> Result<PeerId, Usage> {
-        let known = status.names.get(&self.text).unwrap_or(&self.text);
-        let names = status.names.keys().map(String::as_str);
-        let names: Vec<&str> = names.take(8).collect();
-        known.parse().map_err(|_| {
-            let known = match names.is_empty() {
-                true => "the running node knows no name".to_owned(),
-                false => format!("the running node knows {}", names.join(", ")),
-            };
-            Usage(format!(
-                "PEER: {} is neither a peer id nor a name under `peers:`; {known}",
-                quote(&self.text)
-            ))
-        })
+        let names = Names::default().with_running(&status.names);
+        names.peer(&self.text)
     }
 
     /// A name that nobody knows is wrong usage.

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_daemon::{exit::Exit, signals::Shutdown};
-use p2pnode_services::config::{Destination, Forward, Listen, Service, What};
+use p2pnode_services::config::{Forward, Listen, Service, What};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     control::{Client, ForwardRequest, Found, ServeRequest},
     observe::{metrics::Metrics, readiness},
-    services::{Ended, Goal, Line, ListError, Report, Socket, reports},
+    services::{Ended, Goal, Line, ListError, Listed, Report, Socket, reports},
     swarm::{node, token_file::TokenFile},
 };
 
@@ -159,22 +159,10 @@ async fn refused(by: &By, to: &[(What, PeerId)], is_udp: bool) -> anyhow::Result
                 "note: {peer} cannot be reached now: {reason}; each client tries again"
             );
         }
-        let problem = match (&found, what) {
-            (Found::Services(services), What::Service(name)) => {
-                let mut named = services
-                    .iter()
-                    .filter(|listed| listed.name == name.as_str());
-                match named.next().map(|listed| listed.kind == "udp") {
-                    None => Some("the peer has no such service for this node"),
-                    Some(true) if !is_udp => Some("it takes datagrams; listen on udp://"),
-                    Some(false) if is_udp => {
-                        Some("it takes no datagrams; listen on tcp:// or unix://")
-                    }
-                    Some(_) => None,
-                }
-            }
+        let problem = match &found {
+            Found::Services(services) => in_the_way(services, what, is_udp),
             // One that cannot be reached now may be there later.
-            (_, What::Raw(_)) | (Found::Unreachable(_) | Found::NoAnswer(_), _) => None,
+            Found::Unreachable(_) | Found::NoAnswer(_) => None,
         };
         match problem {
             Some(problem) => problems.push(format!("{what}@{peer}: {problem}")),
@@ -184,6 +172,39 @@ async fn refused(by: &By, to: &[(What, PeerId)], is_udp: bool) -> anyhow::Result
     match problems.is_empty() {
         true => std::future::pending().await,
         false => Ok(problems.join("\np2pnode: ")),
+    }
+}
+
+/// Why a peer with these services brings nothing to the listener.
+fn in_the_way(services: &[Listed], what: &What, is_udp: bool) -> Option<String> {
+    let takes_datagrams = |name: &str| {
+        let mut named = services.iter().filter(|listed| listed.name == name);
+        named.next().map(|listed| listed.kind == "udp")
+    };
+    match what {
+        What::Service(name) => Some(match (takes_datagrams(name.as_str()), is_udp) {
+            (None, _) => "the peer has no such service for this node".to_owned(),
+            (Some(true), false) => "it takes datagrams; listen on udp://".to_owned(),
+            (Some(false), true) => "it takes no datagrams; listen on tcp:// or unix://".to_owned(),
+            (Some(true), true) | (Some(false), false) => return None,
+        }),
+        // Other implementations list nothing.
+        What::Raw(_) if services.is_empty() => None,
+        What::Raw(raw) => {
+            let raw = raw.as_str();
+            let mut protocols = services.iter().map(|listed| listed.protocol.as_deref());
+            if protocols.any(|protocol| protocol == Some(raw)) {
+                return None;
+            }
+            let name = raw.trim_start_matches("/x/");
+            Some(match takes_datagrams(name) {
+                None => "the peer has no such protocol for this node".to_owned(),
+                Some(true) => format!(
+                    "{name} takes datagrams, and {raw} is a stream; forward {name}@PEER and listen on udp://"
+                ),
+                Some(false) => format!("{name} is no raw protocol there; forward {name}@PEER"),
+            })
+        }
     }
 }
 
@@ -415,8 +436,42 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
     Ok(exit)
 }
 
-/// `SERVICE@PEER`, with the peer's id.
-pub(crate) fn destination(config: &Config, text: &str) -> anyhow::Result<(What, PeerId)> {
-    let Destination { what, peer } = text.parse().map_err(p2pnode_daemon::exit::Usage)?;
-    Ok((what, config.names().peer(&peer)?))
+#[cfg(test)]
+mod tests {
+    use p2pnode_services::config::Destination;
+
+    use super::*;
+
+    #[test]
+    fn a_forward_that_a_peer_does_not_serve_is_refused_with_what_to_do() {
+        let listed = |name: &str, kind: &str, protocol: Option<&str>| Listed {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            protocol: protocol.map(str::to_owned),
+        };
+        let services = [
+            listed("db", "tcp", None),
+            listed("dns", "udp", None),
+            listed("web", "tcp", Some("/x/web")),
+        ];
+        for (what, is_udp, says) in [
+            ("db", false, None),
+            ("db", true, Some("tcp:// or unix://")),
+            ("dns", true, None),
+            ("dns", false, Some("listen on udp://")),
+            ("ssh", false, Some("no such service")),
+            ("/x/web", false, None),
+            ("/x/db", false, Some("forward db@PEER")),
+            ("/x/dns", false, Some("dns@PEER and listen on udp://")),
+            ("/x/ssh", false, Some("no such protocol")),
+        ] {
+            let to: Destination = format!("{what}@west").parse().expect("a destination");
+            let problem = in_the_way(&services, &to.what, is_udp);
+            let found = problem.as_deref().unwrap_or_default();
+            assert_eq!(problem.is_some(), says.is_some(), "{what}: {found}");
+            assert!(found.contains(says.unwrap_or_default()), "{what}: {found}");
+        }
+        let raw: Destination = "/x/web@west".parse().expect("a destination");
+        assert_eq!(in_the_way(&[], &raw.what, false), None, "Kubo lists nothing");
+    }
 }
