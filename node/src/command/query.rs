@@ -86,7 +86,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// What the node refuses as wrong usage is that.
-fn refused(error: ClientError) -> anyhow::Error {
+pub(crate) fn refused(error: ClientError) -> anyhow::Error {
     if let ClientError::Refused { status, reason } = &error
         && status.as_u16() == 400
     {

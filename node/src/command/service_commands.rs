@@ -28,7 +28,9 @@ use super::{
     services::{self, By, Own},
 };
 use crate::{
-    config::{Config, Expose, Key, MappingMode, PROGRAM, Purpose, in_dial_range, own_ip4},
+    config::{
+        Config, Expose, Key, MappingMode, PROGRAM, Purpose, check_not_own, in_dial_range, own_ip4,
+    },
     control::Client,
     services::PeerAddresses,
 };
@@ -39,7 +41,7 @@ pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
     let service = service(&doer, args)?;
     let output = Output::new(args.node.json);
     let is_hidden = config.relays.is_empty() && config.listen.is_empty();
-    doer.run(config.reservations, async |by| {
+    doer.run((config.reservations, &[]), async |by| {
         if matches!(by, By::Own(_)) && is_hidden {
             // If stderr is closed, there is nowhere to report it.
             let _ = writeln!(
@@ -64,7 +66,7 @@ pub(super) fn map(cli: &Cli, args: &MapArgs) -> anyhow::Result<Exit> {
     // For a node of its own.
     config.mappings.mode = MappingMode::Auto;
     let doer = Doer::find(&config, &args.node, args.standalone)?;
-    doer.run(config.reservations, async |by| {
+    doer.run((config.reservations, &[]), async |by| {
         map::map(by, expose, args.node.json).await
     })
 }
@@ -75,7 +77,10 @@ pub(super) fn forward(cli: &Cli, args: &ForwardArgs) -> anyhow::Result<Exit> {
     let doer = Doer::find(&config, &node, args.standalone)?;
     let forward = forward_of(&doer, args)?;
     let output = Output::new(node.json);
-    doer.run(0, async |by| services::forward(by, forward, output).await)
+    let peers: Vec<_> = forward.to.iter().map(|(_, peer)| *peer).collect();
+    doer.run((0, &peers), async |by| {
+        services::forward(by, forward, output).await
+    })
 }
 
 pub(super) fn connect(cli: &Cli, args: &ConnectArgs) -> anyhow::Result<Exit> {
@@ -86,7 +91,7 @@ pub(super) fn connect(cli: &Cli, args: &ConnectArgs) -> anyhow::Result<Exit> {
     let to = (what, doer.peer("SERVICE@PEER", &peer)?);
     let output = Output::beside_session(node.json);
     let directory = config.control_socket.parent().unwrap_or(Path::new("."));
-    doer.run(0, async |by| {
+    doer.run((0, &[to.1]), async |by| {
         services::connect(by, to, directory, output).await
     })
 }
@@ -95,11 +100,17 @@ pub(super) fn services(cli: &Cli, args: &ServicesArgs) -> anyhow::Result<Exit> {
     let node = NodeArgs::from(args.node.clone());
     let config = read(cli, &node)?;
     let Some(peer) = &args.peer else {
+        if node.json {
+            let wrong = "--hosts prints a hosts file, which is no JSON; drop --json";
+            return Err(Usage(wrong.to_owned()).into());
+        }
         return hosts(&config);
     };
     let doer = Doer::find(&config, &node, args.standalone)?;
     let peer = doer.peer("PEER", peer)?;
-    doer.run(0, async |by| services::services(by, peer, node.json).await)
+    doer.run((0, &[peer]), async |by| {
+        services::services(by, peer, node.json).await
+    })
 }
 
 /// Prints the addresses that stand for peers: those of the running node, or of the file next to that of the key.
@@ -227,10 +238,10 @@ impl<'a> Doer<'a> {
         Ok(found.map_err(|problem| Usage(format!("{argument}: {problem}")))?)
     }
 
-    /// Has it done. A node of the command's own has that many reservations.
+    /// Has it done. A node of the command's own has that many reservations, and is none of the peers.
     fn run(
         self,
-        reservations: usize,
+        (reservations, peers): (usize, &[PeerId]),
         command: impl AsyncFnOnce(By) -> anyhow::Result<Exit>,
     ) -> anyhow::Result<Exit> {
         let config = self.config;
@@ -238,6 +249,9 @@ impl<'a> Doer<'a> {
             return block_on(command(By::Running(client)));
         }
         let (keypair, _lock) = prepare(&config.key, Named::Argument, &config.log)?;
+        for peer in peers {
+            check_not_own(*peer, keypair.public().to_peer_id())?;
+        }
         block_on(async {
             let own = Own::start(&keypair, config, reservations).map_err(usage)?;
             command(By::Own(own)).await

@@ -17,7 +17,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Handle,
-    command::service_output::{Output, listed},
+    command::{
+        query::refused as wrong_usage,
+        service_output::{Output, listed},
+    },
     config::Config,
     control::{Client, ForwardRequest, Found, ServeRequest},
     observe::{metrics::Metrics, readiness},
@@ -133,7 +136,7 @@ pub(crate) async fn forward(by: By, forward: Forward, output: Output) -> anyhow:
     let lines = match &by {
         By::Running(client) => {
             let request = ForwardRequest::new(&forward, false);
-            Lines::Running(client.forward(&request).await?)
+            Lines::Running(client.forward(&request).await.map_err(wrong_usage)?)
         }
         By::Own(own) => {
             let (sink, lines) = reports();
@@ -262,7 +265,8 @@ pub(crate) async fn connect(
                 listen: Listen::Unix(door.path.clone()),
                 to: vec![(What::Service(service), peer)],
             };
-            let mut lines = client.forward(&ForwardRequest::new(&forward, true)).await?;
+            let lines = client.forward(&ForwardRequest::new(&forward, true)).await;
+            let mut lines = lines.map_err(wrong_usage)?;
             lines.next().await?.context("the node is stopping")?;
             let socket = UnixStream::connect(&door.path).context("cannot connect to the node")?;
             (Lines::Running(lines), socket)
@@ -301,9 +305,14 @@ fn exit_of(ended: Ended) -> Exit {
 /// Waits until the session has ended, and what it brought is written.
 async fn until_ended(
     lines: &mut Lines,
-    mut written: oneshot::Receiver<()>,
+    mut written: oneshot::Receiver<io::Result<()>>,
     output: &mut Output,
 ) -> anyhow::Result<Ended> {
+    // An error of the channel means that the thread is gone.
+    let check = |written: Result<io::Result<()>, _>| {
+        let written = written.unwrap_or(Ok(()));
+        written.context("cannot write to stdout")
+    };
     let mut is_written = false;
     let mut late = std::pin::pin!(tokio::time::sleep(Duration::MAX / 4));
     loop {
@@ -312,17 +321,22 @@ async fn until_ended(
                 let Some(line) = line? else {
                     bail!("the node ended the session: it is stopping");
                 };
+                if line.ended.is_some() && !is_written && let Ok(written) = written.try_recv() {
+                    // What was not written is why the session was reset.
+                    is_written = true;
+                    check(Ok(written))?;
+                }
                 output.print(&line.report)?;
                 if let Some(ended) = line.ended {
                     if ended == Ended::Completed && !is_written {
-                        // An error means that stdout is closed.
-                        let _ = (&mut written).await;
+                        check((&mut written).await)?;
                     }
                     return Ok(ended);
                 }
             }
-            _ = &mut written, if !is_written => {
+            written = &mut written, if !is_written => {
                 is_written = true;
+                check(written)?;
                 late.as_mut().reset(tokio::time::Instant::now() + LAST_REPORT);
             }
             () = &mut late, if is_written => return Ok(Ended::Completed),
@@ -331,15 +345,15 @@ async fn until_ended(
 }
 
 /// Moves bytes between the socket and stdin and stdout, in threads: neither can be waited for otherwise. Completes when both ways
-/// have ended.
-fn pump(socket: UnixStream) -> anyhow::Result<oneshot::Receiver<()>> {
+/// have ended, or stdout takes nothing further. A service that has ended its side ends stdout, whatever stdin does.
+fn pump(socket: UnixStream) -> anyhow::Result<oneshot::Receiver<io::Result<()>>> {
     let (mut from, mut to) = (socket.try_clone()?, socket);
     let (done, written) = oneshot::channel();
     let (sent, received) = std::sync::mpsc::channel::<()>();
     std::thread::Builder::new()
         .name("stdin".to_owned())
         .spawn(move || {
-            // An error means that the session is over.
+            // An error of either means that the session is over.
             let _ = copy(&mut io::stdin().lock(), &mut to);
             let _ = to.shutdown(Half::Write);
             drop(sent);
@@ -347,30 +361,48 @@ fn pump(socket: UnixStream) -> anyhow::Result<oneshot::Receiver<()>> {
     std::thread::Builder::new()
         .name("stdout".to_owned())
         .spawn(move || {
-            let copied = copy(&mut from, &mut io::stdout().lock());
-            if copied.is_err() {
-                // Nobody reads what the session brings.
-                let _ = from.shutdown(Half::Both);
-            } else {
-                let _ = received.recv();
+            match copy(&mut from, &mut io::stdout().lock()) {
+                Ok(()) => {
+                    // An error means that it stays open until stdin ends.
+                    let _ = end_stdout();
+                    let _ = received.recv();
+                    let _ = done.send(Ok(()));
+                }
+                Err(Failed::Read) => drop(done.send(Ok(()))),
+                Err(Failed::Write(error)) => {
+                    let _ = done.send(Err(error));
+                    // Nobody reads what the session brings.
+                    let _ = from.shutdown(Half::Both);
+                }
             }
-            let _ = done.send(());
         })?;
     Ok(written)
 }
 
+/// Whoever reads stdout sees its end.
+fn end_stdout() -> io::Result<()> {
+    let nowhere = fs::OpenOptions::new().write(true).open("/dev/null")?;
+    Ok(nix::unistd::dup2_stdout(nowhere)?)
+}
+
+/// What a copy has failed at.
+enum Failed {
+    Read,
+    Write(io::Error),
+}
+
 /// Each piece goes on at once.
-fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
+fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> Result<(), Failed> {
     let mut bytes = vec![0; 64 << 10];
     loop {
         match from.read(&mut bytes) {
             Ok(0) => return Ok(()),
-            Ok(read) => {
-                to.write_all(&bytes[..read])?;
-                to.flush()?;
-            }
+            Ok(read) => to
+                .write_all(&bytes[..read])
+                .and_then(|()| to.flush())
+                .map_err(Failed::Write)?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(_) => return Err(Failed::Read),
         }
     }
 }
@@ -409,7 +441,7 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
     let shutdown = Shutdown::on_signals(Some(GRACE))?;
     let found = async {
         match &by {
-            By::Running(client) => client.services(peer).await.map_err(anyhow::Error::from),
+            By::Running(client) => client.services(peer).await.map_err(wrong_usage),
             By::Own(own) => Ok(Found::from(own.handle.hub().list(peer).await)),
         }
     };
@@ -423,12 +455,11 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
                 .context("cannot write to stdout")?;
             Exit::Success
         }
-        Err(error @ ListError::Unreachable(_)) => {
+        Err(error @ (ListError::Unreachable(_) | ListError::NoAnswer(_))) => {
             // If stderr is closed, there is nowhere to report it.
             let _ = writeln!(io::stderr(), "p2pnode: {error}");
             Exit::Unreachable
         }
-        Err(error @ ListError::NoAnswer(_)) => bail!("{error}"),
     };
     if let By::Own(own) = by {
         own.end().await?;
@@ -472,6 +503,10 @@ mod tests {
             assert!(found.contains(says.unwrap_or_default()), "{what}: {found}");
         }
         let raw: Destination = "/x/web@west".parse().expect("a destination");
-        assert_eq!(in_the_way(&[], &raw.what, false), None, "Kubo lists nothing");
+        assert_eq!(
+            in_the_way(&[], &raw.what, false),
+            None,
+            "Kubo lists nothing"
+        );
     }
 }

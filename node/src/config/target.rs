@@ -153,7 +153,9 @@ impl Names {
     /// The same as a table.
     pub(crate) fn peers(&self) -> p2pnode_services::config::Peers {
         let names = self.known.iter();
-        names.map(|(name, known)| (name.clone(), known.id)).collect()
+        names
+            .map(|(name, known)| (name.clone(), known.id))
+            .collect()
     }
 
     /// Each name and its peer.

@@ -6,7 +6,7 @@ use p2pnode_services::{
     config::Peers,
     core::session::End,
     wire::{
-        Refusal,
+        Refusal, ResetReason,
         socks::{self, Reply, Step},
     },
 };
@@ -161,9 +161,12 @@ fn of_end(end: End) -> Reply {
         // SOCKS5 has a command for datagrams, which this server does not take.
         End::Refused(Refusal::TakesDatagrams) => Reply::CommandNotSupported,
         End::Refused(_) | End::ResetByPeer(_) => Reply::Refused,
-        End::NoAnswer | End::Expired | End::ExpiredAtPeer | End::PeerRestarted => {
-            Reply::HostUnreachable
-        }
+        End::NoAnswer
+        | End::Expired
+        | End::ExpiredAtPeer
+        | End::PeerRestarted
+        // This node has no target: it is the peer that cannot be reached.
+        | End::Reset(ResetReason::TargetUnreachable) => Reply::HostUnreachable,
         End::Completed | End::Reset(_) => Reply::Failed,
     }
 }

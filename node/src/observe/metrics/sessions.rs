@@ -35,6 +35,7 @@ pub(crate) struct SessionMetrics {
     moves: Family<MoveLabels, Counter>,
     pause: Histogram,
     violations: Family<ViolationLabels, Counter>,
+    datagrams_dropped: Counter,
     names: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -80,6 +81,7 @@ impl Default for SessionMetrics {
             moves: Family::default(),
             pause: Histogram::new(PAUSES),
             violations: Family::default(),
+            datagrams_dropped: Counter::default(),
             names: Arc::default(),
         }
     }
@@ -120,6 +122,16 @@ impl SessionMetrics {
              as after a restart. silent: no first frame",
             self.violations.clone(),
         );
+        registry.register(
+            "p2pnode_session_datagrams_dropped",
+            "Datagrams of UDP services that were dropped because the path took fewer than were sent",
+            self.datagrams_dropped.clone(),
+        );
+    }
+
+    /// The path took fewer datagrams than were sent.
+    pub(crate) fn datagram_dropped(&self) {
+        self.datagrams_dropped.inc();
     }
 
     /// A peer broke the protocol.
