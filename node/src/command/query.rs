@@ -313,6 +313,9 @@ mod tests {
             assert!(error.is::<Usage>(), "{text}: {error}");
         }
         let error = ask(&mut known, "cache").unwrap_err().to_string();
-        assert!(error.contains("knows db"), "{error}");
+        assert!(error.contains("the running node knows db"), "{error}");
+        known.names.clear();
+        let error = ask(&mut known, "cache").unwrap_err().to_string();
+        assert!(error.contains("knows no name"), "{error}");
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     },
     config::Config,
     control::{Client, ForwardRequest, Found, ServeRequest},
-    observe::{metrics::Metrics, readiness},
+    observe::{metrics::Metrics, readiness, status::SessionStatus},
     services::{Ended, Goal, Line, ListError, Listed, Report, Socket, reports},
     swarm::{node, token_file::TokenFile},
 };
@@ -40,6 +40,17 @@ pub(crate) enum By {
     Running(Client),
     /// A node of this command.
     Own(Own),
+}
+
+impl By {
+    /// The sessions of the node, unless it is stopping.
+    async fn sessions(&self) -> Option<Vec<SessionStatus>> {
+        let status = match self {
+            Self::Running(client) => client.status_with_sessions().await.ok(),
+            Self::Own(own) => own.handle.status_with(true).await.ok(),
+        };
+        status?.sessions
+    }
 }
 
 /// A node that lives as long as its command.
@@ -226,7 +237,12 @@ async fn until_signal(
                 Some(line) => output.print(&line.report)?,
                 None => bail!("the node ended it: it is stopping"),
             },
-            _ = redraw.tick() => output.progress()?,
+            _ = redraw.tick() => {
+                if output.wants_bytes() && let Some(sessions) = by.sessions().await {
+                    output.moved(&sessions);
+                }
+                output.progress()?;
+            }
             refused = &mut refused => {
                 // If stderr is closed, there is nowhere to report it.
                 let _ = writeln!(io::stderr(), "p2pnode: {}", refused?);

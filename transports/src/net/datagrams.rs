@@ -15,8 +15,8 @@ use std::{
 use bytes::Bytes;
 use libp2p::PeerId;
 
-/// How many datagrams of one peer wait for the reader: 10 ms at 100 Mbit/s.
-const WAITING: usize = 128;
+/// How many datagrams of one peer wait for the reader: 25 ms at 100 Mbit/s.
+const WAITING: usize = 256;
 
 /// The datagrams of all QUIC connections of a node. Cheap to clone; works from any thread.
 #[derive(Clone, Default)]

@@ -40,7 +40,7 @@ pub(super) struct Flight {
     begun: Instant,
     /// The congestion window, in bytes.
     window: AtomicU64,
-    /// Bytes that were sent and are neither acknowledged nor lost.
+    /// Bytes that were sent and are neither acknowledged nor lost. Between acknowledgements those that ask for none are among them.
     in_flight: AtomicU64,
     /// The smoothed round trip, in microseconds.
     rtt: AtomicU64,
@@ -85,10 +85,6 @@ impl Flight {
         self.rtt.store(micros(rtt), Relaxed);
     }
 
-    pub(super) fn in_flight(&self) -> u64 {
-        self.in_flight.load(Relaxed)
-    }
-
     /// Whether datagrams were offered lately.
     pub(super) fn carries_datagrams(&self, now: Instant) -> bool {
         let offered = self.offered.load(Relaxed);
@@ -107,7 +103,8 @@ impl Flight {
         let carried_in = |time: Duration| window.saturating_mul(micros(time)) / rtt;
         let burst = BURST.max(carried_in(BURST_TIME));
         let waits = LEAST.max(carried_in(WAIT));
-        let free = window.saturating_sub(self.in_flight()).min(burst);
+        let in_flight = self.in_flight.load(Relaxed);
+        let free = window.saturating_sub(in_flight).min(burst);
         if queued + length > free + waits {
             return false;
         }

@@ -41,6 +41,10 @@ struct Tolerance {
     losses: Losses,
     mtu: u16,
     is_active: bool,
+    /// Bytes that this acknowledgement has confirmed so far.
+    confirmed: u64,
+    /// Bytes that were in flight before the last acknowledgement.
+    used: u64,
 }
 
 /// What was lost lately, and how the round trip has changed.
@@ -67,6 +71,8 @@ impl ControllerFactory for WatchedConfig {
             losses: Losses::default(),
             mtu,
             is_active: false,
+            confirmed: 0,
+            used: 0,
         });
         Box::new(Watched {
             inner,
@@ -86,7 +92,7 @@ pub(super) fn flight(connection: &quinn::Connection) -> Option<Arc<Flight>> {
 impl Watched {
     /// Whether losses are looked at, which begins with the first datagram. What was lost before counts for nothing: the window grows
     /// as that of a new connection.
-    fn tolerates(&mut self, now: Instant) -> Option<&mut Losses> {
+    fn tolerates(&mut self, now: Instant) -> Option<&mut Tolerance> {
         let carries = self.flight.carries_datagrams(now);
         let tolerance = self.tolerance.as_mut()?;
         if carries && !tolerance.is_active {
@@ -96,7 +102,7 @@ impl Watched {
             tolerance.losses = Losses::default();
         }
         tolerance.is_active = carries;
-        carries.then_some(&mut tolerance.losses)
+        carries.then_some(tolerance)
     }
 }
 
@@ -115,12 +121,12 @@ impl Controller for Watched {
         rtt: &RttEstimator,
     ) {
         self.flight.set_rtt(rtt.get());
-        let in_flight = self.flight.in_flight();
-        let mut is_limited = app_limited;
-        if let Some(losses) = self.tolerates(now) {
-            losses.acknowledged(bytes, rtt.get(), now);
+        let (window, mut is_limited) = (self.inner.window(), app_limited);
+        if let Some(tolerance) = self.tolerates(now) {
+            tolerance.losses.acknowledged(bytes, rtt.get(), now);
+            tolerance.confirmed += bytes;
             // A window twice as large as what is sent leaves room for a burst (RFC 7661).
-            is_limited &= 2 * in_flight < self.inner.window();
+            is_limited &= 2 * tolerance.used < window;
         }
         self.inner.on_ack(now, sent, bytes, is_limited, rtt);
     }
@@ -133,6 +139,9 @@ impl Controller for Watched {
         largest_packet_num_acked: Option<u64>,
     ) {
         self.flight.set_in_flight(in_flight);
+        if let Some(tolerance) = &mut self.tolerance {
+            tolerance.used = in_flight + std::mem::take(&mut tolerance.confirmed);
+        }
         self.inner
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
         self.flight.set_window(self.inner.window());
@@ -147,8 +156,8 @@ impl Controller for Watched {
     ) {
         // Without a loss a router has marked a packet (ECN).
         let is_sure = is_persistent_congestion || lost_bytes == 0;
-        if let Some(losses) = self.tolerates(now)
-            && !losses.are_congestion(lost_bytes)
+        if let Some(tolerance) = self.tolerates(now)
+            && !tolerance.losses.are_congestion(lost_bytes)
             && !is_sure
         {
             return;
