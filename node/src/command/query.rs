@@ -11,7 +11,6 @@ use p2pnode_daemon::{
     signals::{Shutdown, Signal},
     terminal,
 };
-use p2pnode_protocol::quote;
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::{
@@ -64,19 +63,8 @@ impl Asked {
 
     /// The id, by the names that the node knows.
     fn peer(&self, status: &Status) -> Result<PeerId, Usage> {
-        let known = status.names.get(&self.text).unwrap_or(&self.text);
-        let names = status.names.keys().map(String::as_str);
-        let names: Vec<&str> = names.take(8).collect();
-        known.parse().map_err(|_| {
-            let known = match names.is_empty() {
-                true => "the running node knows no name".to_owned(),
-                false => format!("the running node knows {}", names.join(", ")),
-            };
-            Usage(format!(
-                "PEER: {} is neither a peer id nor a name under `peers:`; {known}",
-                quote(&self.text)
-            ))
-        })
+        let names = Names::default().with_running(&status.names);
+        names.peer(&self.text)
     }
 
     /// A name that nobody knows is wrong usage.
@@ -95,7 +83,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// What the node refuses as wrong usage is that.
-fn refused(error: ClientError) -> anyhow::Error {
+pub(crate) fn refused(error: ClientError) -> anyhow::Error {
     if let ClientError::Refused { status, reason } = &error
         && status.as_u16() == 400
     {
@@ -344,6 +332,9 @@ mod tests {
             assert!(error.is::<Usage>(), "{text}: {error}");
         }
         let error = ask(&mut known, "cache").unwrap_err().to_string();
-        assert!(error.contains("knows db"), "{error}");
+        assert!(error.contains("the running node knows db"), "{error}");
+        known.names.clear();
+        let error = ask(&mut known, "cache").unwrap_err().to_string();
+        assert!(error.contains("knows no name"), "{error}");
     }
 }

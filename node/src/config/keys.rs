@@ -216,7 +216,7 @@ fn key(
 ) -> Key {
     const NAME: &str = "identity.key_file";
     const DOC: &str = "File of the node's private key. The first start creates it with mode 0600. Default: \
-        $XDG_STATE_HOME/p2pnode/identity.key; for root: /var/lib/p2pnode/identity.key. `dial` takes a throwaway key unless --key is given.";
+        $XDG_STATE_HOME/p2pnode/identity.key; for root: /var/lib/p2pnode/identity.key. A command with a node of its own takes a throwaway key unless --key is given.";
     match purpose {
         Purpose::Run | Purpose::Check => {
             let default = state.map(|state| state.join("identity.key"));

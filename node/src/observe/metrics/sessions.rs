@@ -43,6 +43,8 @@ p2pnode_daemon::metrics! {
             "What peers did on streams of services that they may not. offset: data where none can be. confirmation: of what was never \
              sent. order: a frame out of place. frame: an invalid one. resume: of a session that this node does not know as the peer's, \
              as after a restart. silent: no first frame";
+        datagrams_dropped: Counter => "p2pnode_session_datagrams_dropped",
+            "Datagrams of UDP services that were dropped because the path took fewer than were sent";
         names: Arc<Mutex<BTreeSet<String>>> => unregistered;
     }
 }
@@ -83,6 +85,11 @@ struct ViolationLabels {
 impl SessionMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         self.register_all(registry);
+    }
+
+    /// The path took fewer datagrams than were sent.
+    pub(crate) fn datagram_dropped(&self) {
+        self.datagrams_dropped.inc();
     }
 
     /// A peer broke the protocol.
