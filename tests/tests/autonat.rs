@@ -20,7 +20,11 @@ async fn answers(transport: Transport) -> Result<()> {
     for (kind, is_reached) in [(NatKind::FullCone, true), (NatKind::EimApdf, false)] {
         let side = Peer::new(&lab, kind.name(), kind).await?;
         let mut asks = Launch::new(format!("asks-{kind}"), plain_libp2p()?)
-            .args(["--listen", &transport.addr("0.0.0.0", PORT), "autonat-ask"])
+            .args([
+                "--listen",
+                &transport.addr(side.host.ip(false)?, PORT),
+                "autonat-ask",
+            ])
             .arg(relay.address(&side.host, transport)?)
             .on(&side.host)?;
         asks.exit(PATIENCE).await?;

@@ -1,10 +1,13 @@
 //! Whether relays reach the punch ports, by AutoNAT v2.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use futures::{
     StreamExt as _,
-    future::{join, join_all},
+    future::{OptionFuture, join, join_all},
     stream::FuturesUnordered,
 };
 use libp2p::{PeerId, Stream};
@@ -44,12 +47,17 @@ async fn serves(
     witness: &mut Witness,
 ) -> Option<(Stream, SocketAddr)> {
     let of = (witness.transport, witness.family);
-    let asked = witness.streams.drain(..);
-    let asked = asked.map(|(relay, stream)| join(stream, seen(sockets, targets, relay, of)));
+    let mut streams: BTreeMap<_, _> = witness.streams.drain(..).collect();
+    let relays = targets.iter().map(|target| target.relay);
+    let relays: BTreeSet<_> = relays.chain(streams.keys().copied()).collect();
+    let asked = relays.into_iter().map(|relay| {
+        let stream = OptionFuture::from(streams.remove(&relay));
+        join(stream, seen(sockets, targets, relay, of))
+    });
     let mut asked = asked.collect::<FuturesUnordered<_>>();
     let mut found = (None, None);
     while let Some((stream, at)) = asked.next().await {
-        match (stream, at) {
+        match (stream.flatten(), at) {
             (Some(stream), Some(at)) => return Some((stream, at)),
             (stream, at) => found = (found.0.or(stream), found.1.or(at)),
         }
