@@ -17,7 +17,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct SharedState {
     state: Arc<Mutex<RelayState>>,
-    metrics: Metrics,
+    /// Shared, because each protocol of each connection has it.
+    metrics: Arc<Metrics>,
 }
 
 impl SharedState {
@@ -25,7 +26,7 @@ impl SharedState {
     pub(crate) fn new(state: RelayState, metrics: Metrics) -> Self {
         Self {
             state: Arc::new(Mutex::new(state)),
-            metrics,
+            metrics: Arc::new(metrics),
         }
     }
 
