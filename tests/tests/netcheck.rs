@@ -26,6 +26,9 @@ lab_tests! {
     what_two_looks_predict_is_what_a_dial_does: predictions();
     where_udp_is_blocked_that_is_said: udp_blocked();
     without_a_relay_that_answers_nobody_is_reached: nobody();
+    a_relay_under_another_id_is_not_taken_for_it: other_id();
+    a_firewall_that_lets_out_a_part_of_the_range_is_named: part_of_the_range();
+    a_path_without_long_packets_promises_nothing: no_long_packets();
 }
 
 /// With this variable each NAT is looked at 20 times, and all pairs of the matrix are dialed.
@@ -79,13 +82,24 @@ async fn net() -> Result<Net> {
 
 /// One look: its exit code and its report.
 async fn look(name: &str, host: &Host, relays: &[&Relay]) -> Result<(i32, Event)> {
+    let relays = relays.iter();
+    let addresses = relays.flat_map(|relay| relay.addresses(host, &Transport::ALL));
+    let range = format!("{}-{}", RANGE.start(), RANGE.end());
+    look_at(name, host, &range, addresses).await
+}
+
+/// The same at addresses of relays, from another range.
+async fn look_at(
+    name: &str,
+    host: &Host,
+    range: &str,
+    addresses: impl IntoIterator<Item = String>,
+) -> Result<(i32, Event)> {
     let mut launch = Launch::new(name, bins()?.p2pnode)
         .args(["netcheck", "--json", "--port-range"])
-        .arg(format!("{}-{}", RANGE.start(), RANGE.end()));
-    for relay in relays {
-        for address in relay.addresses(host, &Transport::ALL) {
-            launch = launch.args(["--relay", &address]);
-        }
+        .arg(range);
+    for address in addresses {
+        launch = launch.args(["--relay", &address]);
     }
     let ended = launch.on(host)?.ended().await?;
     let report = ended.all("netcheck").next().cloned();
@@ -158,12 +172,20 @@ async fn is(kind: NatKind, expected: [&str; 3]) -> Result<()> {
         .await?;
         ensure_nats(&report, kind, expected)?;
         let relayed: &[&str] = match expected[0] {
-            "symmetric" => &["eim-apdf", "symmetric"],
             "none" | "full-cone" | "address-restricted" => &[],
             _ => &["symmetric"],
         };
         ensure!(
             report.json["verdict"]["relayed"] == json!(relayed),
+            "{}",
+            report.line
+        );
+        let search: &[&str] = match expected[0] {
+            "symmetric" => &["eim-apdf"],
+            _ => &[],
+        };
+        ensure!(
+            report.json["verdict"]["search"] == json!(search),
             "{}",
             report.line
         );
@@ -415,5 +437,90 @@ async fn nobody() -> Result<()> {
         "{code}: {}",
         report.line
     );
+    side.keeps_range().await
+}
+
+/// STUN shows no id, so a handshake has to.
+async fn other_id() -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::EimApdf).await?;
+    let [there, wanted] = [&net.relay.id, &net.partner.id].map(ToString::to_string);
+    let of_relay = net.relay.addresses(&side.host, &Transport::ALL).into_iter();
+    let wrong: Vec<String> = of_relay.map(|at| at.replace(&there, &wanted)).collect();
+    let range = format!("{}-{}", RANGE.start(), RANGE.end());
+    let right = net.relay.addresses(&side.host, &Transport::ALL);
+    for (name, addresses, expected) in [
+        ("wrong", wrong.clone(), 4),
+        ("beside", [wrong, right].concat(), 0),
+    ] {
+        let (code, report) = look_at(name, &side.host, &range, addresses).await?;
+        ensure!(code == expected, "{name}: {code}: {}", report.line);
+        let of = |id: &str| {
+            let is_it = |check: &&Value| {
+                let text = check["text"].as_str().unwrap_or("");
+                text.starts_with(id)
+            };
+            checks(&report, "relay").find(is_it).cloned()
+        };
+        let relay = of(&wanted).context("a check of the relay")?;
+        ensure!(
+            relay["status"] == "fail" && relay["remedy"]["id"] == "wrong_peer",
+            "{name}: {relay}"
+        );
+        let text = relay["text"].as_str().unwrap_or("");
+        ensure!(text.matches(&there).count() == 2, "{name}: {relay}");
+        let right = of(&there).is_none_or(|relay| relay["status"] == "ok");
+        ensure!(right, "{name}: {}", report.line);
+    }
+    side.keeps_range().await
+}
+
+async fn part_of_the_range() -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::RangeFirewall).await?;
+    // The firewall lets out those up to 40050.
+    let addresses = [&net.relay, &net.partner];
+    let addresses = addresses.map(|relay| relay.addresses(&side.host, &Transport::ALL));
+    let (_, report) = look_at("look", &side.host, "40030-40080", addresses.concat()).await?;
+    let ranges: Vec<&Value> = checks(&report, "range").collect();
+    ensure!(ranges.len() == 2, "over UDP and TCP: {}", report.line);
+    for range in ranges {
+        ensure!(range["remedy"]["id"] == "range_blocked", "{range}");
+        let text = range["text"].as_str().unwrap_or("");
+        for (what, is_right) in [
+            ("; out: ", |port: u16| port <= 40050) as (&str, fn(u16) -> bool),
+            ("; no answer: ", |port| port > 40050),
+        ] {
+            let (_, ports) = text.split_once(what).context("ports")?;
+            let ports = ports.split(';').next().unwrap_or(ports).split(", ");
+            let ports: Vec<u16> = ports.map(str::parse).collect::<Result<_, _>>()?;
+            ensure!(
+                ports.len() > 2 && ports.into_iter().all(is_right),
+                "{range}"
+            );
+        }
+    }
+    let udp = checks(&report, "udp").next().context("a check")?;
+    ensure!(udp["status"] == "ok", "{udp}");
+    Ok(())
+}
+
+async fn no_long_packets() -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::EimApdf).await?;
+    side.site.narrow(1000)?;
+    let (code, report) = look("look", &side.host, &[&net.relay, &net.partner]).await?;
+    ensure!(code == 4, "{code}: {}", report.line);
+    for id in ["relay", "mtu"] {
+        let found: Vec<&Value> = checks(&report, id).collect();
+        let is_it = |check: &&Value| check["status"] == "fail" && check["remedy"]["id"] == "mtu";
+        ensure!(
+            found.len() == 2 && found.iter().all(is_it),
+            "{id}: {}",
+            report.line
+        );
+    }
+    let direct = &report.json["verdict"]["direct"];
+    ensure!(*direct == json!([]), "{direct}");
     side.keeps_range().await
 }

@@ -44,7 +44,7 @@ pub(super) fn execute(global: &Global, args: &InitArgs) -> anyhow::Result<Exit> 
     };
     if let Some(path) = path {
         let reserve =
-            command::block_on(async { Ok(netcheck::unreserved(config.dial.port_range).await) })?;
+            netcheck::unreserved(config.dial.port_range);
         let host = host(&config, reserve);
         command::print(&next(&path, id, &answers, &host))?;
     }

@@ -140,6 +140,7 @@ mod tests {
             host: HostFacts::default(),
             claims: vec![claim],
             nat64: super::super::Nat64::None,
+            searches: false,
         }
     }
 

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod paths;
+mod truth;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -160,6 +161,7 @@ impl Lab {
                 .map(|port| (port, Some(self.maps(port, by[0]))))
                 .collect(),
             payload: Some(1452),
+            has_partner: relays == 2,
             ..PathFacts::new(Transport::Quic, Family::Ip4)
         }
     }
@@ -182,6 +184,7 @@ fn facts(paths: Vec<PathFacts>) -> Facts {
         host: HostFacts::default(),
         claims: Vec::new(),
         nat64: Nat64::None,
+        searches: true,
     }
 }
 
@@ -267,7 +270,6 @@ fn the_verdict_is_what_the_matrix_shows() {
         let report = assess(&facts(vec![lab.path(2)]));
         let relayed = match name {
             "none" | "full-cone" | "address-restricted" => vec![],
-            "symmetric" => vec![EimApdf, Symmetric],
             _ => vec![Symmetric],
         };
         assert_eq!(report.verdict.relayed, relayed, "{name}");
@@ -497,6 +499,12 @@ fn a_dial_that_stays_relayed_gets_the_finding_that_explains_it() {
         FindingId::RangeBlocked
     );
     blocked.relays[0].legs[0].answer = Answer::Silent;
+    assert_eq!(
+        found(&blocked, &timeout).unwrap().id,
+        FindingId::RangeBlocked,
+        "from other ports than the punch port"
+    );
+    blocked.paths[0].sample.clear();
     assert_eq!(
         found(&blocked, &timeout).unwrap().id,
         FindingId::RelayUnreachable

@@ -201,6 +201,7 @@ impl EventLoop {
                     claims: self.state.claims().to_vec(),
                     witnesses: self.witnesses(),
                     nonces: self.swarm.behaviour().autonat.nonces.clone(),
+                    connected: self.state.connected_relays(),
                 };
                 tokio::spawn(async move {
                     let report = plan.look(known, lifetime).await;
