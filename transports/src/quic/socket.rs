@@ -161,7 +161,8 @@ impl Socket {
             restraint.lift(remote);
             async move {
                 let connecting = endpoint.connect_with(client, remote, "l");
-                let connecting = connecting.map_err(|error| Failure::from(error).dialing(remote))?;
+                let connecting =
+                    connecting.map_err(|error| Failure::from(error).dialing(remote))?;
                 let authenticated = authenticated(connecting).await;
                 let (peer, connection) =
                     authenticated.map_err(|failure| failure.dialing(remote))?;

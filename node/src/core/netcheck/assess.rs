@@ -260,4 +260,3 @@ fn clock(facts: &Facts) -> Check {
         _ => check(Id::Clock, Status::Fail, text, Some(Remedy::clock())),
     }
 }
-

@@ -73,4 +73,3 @@ pub(crate) fn unreserved(range: PortRange, host: HostFacts) -> Option<Remedy> {
     };
     self::host(&facts).remedy
 }
-

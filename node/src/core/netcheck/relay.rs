@@ -114,19 +114,24 @@ pub(super) fn udp(facts: &Facts) -> Option<Check> {
     over(Transport::Quic).next()?;
     let others = |path: &PathFacts| path.transport == Transport::Quic && range::gets_out(path);
     // Of one relay and family: another relay may only be away.
-    let is_blocked = facts.relays.iter().any(|relay| {
+    let beside = |of: &RelayFacts, is_it: fn(&Answer) -> bool| {
         let is_silent =
             |leg: &&Leg| (leg.transport, &leg.answer) == (Transport::Quic, &Answer::Silent);
-        let over_tcp = |of: &Leg| {
-            let is_it = |leg: &&Leg| (leg.transport, leg.family) == (Transport::Tcp, of.family);
-            relay.legs.iter().filter(is_it).any(|leg| leg.answer.came())
-        };
-        relay.legs.iter().filter(is_silent).any(over_tcp)
-    });
+        let mut silent = of.legs.iter().filter(is_silent);
+        silent.any(|quic| {
+            let is_tcp = |leg: &&Leg| (leg.transport, leg.family) == (Transport::Tcp, quic.family);
+            of.legs.iter().filter(is_tcp).any(|leg| is_it(&leg.answer))
+        })
+    };
+    let mut relays = facts.relays.iter();
+    let is_blocked = relays.any(|relay| beside(relay, Answer::came));
+    let mut relays = facts.relays.iter();
+    let has_tcp = relays.any(|relay| beside(relay, |_| true));
     let (status, text, remedy) = if over(Transport::Quic).any(|leg| leg.answer.came()) {
         (Status::Ok, "UDP gets out, and answers come in", None)
     } else if facts.paths.iter().any(others) {
-        let text = "UDP gets out from other ports of the range than the punch port, and answers come in";
+        let text =
+            "UDP gets out from other ports of the range than the punch port, and answers come in";
         (Status::Ok, text, None)
     } else if is_blocked {
         let remedy = Remedy::udp_blocked(facts.range);
@@ -134,8 +139,8 @@ pub(super) fn udp(facts: &Facts) -> Option<Check> {
         (Status::Fail, text, Some(remedy))
     } else if over(Transport::Quic).all(|leg| leg.answer != Answer::Silent) {
         (Status::Unknown, "unknown: no UDP was sent", None)
-    } else if over(Transport::Tcp).next().is_none() {
-        let text = "unknown: no relay answers; it takes a TCP address of the relay to see whether UDP alone is lost";
+    } else if !has_tcp {
+        let text = "unknown: no UDP comes back; it takes a TCP address of the same relay to see whether UDP alone is lost";
         (Status::Unknown, text, None)
     } else {
         let text = "unknown: no relay answers over TCP either; it takes one that does";

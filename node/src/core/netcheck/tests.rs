@@ -347,6 +347,7 @@ fn a_symmetric_nat_is_named_with_what_mends_it() {
 #[test]
 fn without_answers_it_says_what_is_known_and_no_more() {
     let mut facts = facts(vec![LAB[3].1.path(2)]);
+    facts.paths[0].sample.clear();
     let path = &facts.paths[0];
     facts.paths.push(PathFacts {
         transport: Transport::Tcp,

@@ -40,7 +40,9 @@ fn is_usable(path: &PathFacts, facts: &Facts) -> bool {
 pub(super) fn verdict(nats: &[(&PathFacts, Nat)], facts: &Facts) -> Verdict {
     let of_family = |family| {
         let of = move |(path, _): &&(&PathFacts, Nat)| path.family == family;
-        nats.iter().filter(of).filter(|(path, _)| is_usable(path, facts))
+        nats.iter()
+            .filter(of)
+            .filter(|(path, _)| is_usable(path, facts))
     };
     let family = Family::ALL
         .into_iter()

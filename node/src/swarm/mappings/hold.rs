@@ -162,7 +162,9 @@ async fn tcp(plan: &Plan, port: &Port, held: Option<(PeerId, Option<TcpStream>)>
         let connecting = async {
             match port {
                 Port::Tcp(claim) => claim.connect(at, Segments::Full).await,
-                Port::Punch | Port::Udp(_) => plan.sockets.connect_from_punch(at, Segments::Full).await,
+                Port::Punch | Port::Udp(_) => {
+                    plan.sockets.connect_from_punch(at, Segments::Full).await
+                }
             }
         };
         if let Ok(Ok(stream)) = timeout(MAPPINGS, connecting).await

@@ -69,7 +69,11 @@ fn forbidden(range: PortRange) -> usize {
     let capabilities = capabilities.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     let may = capabilities.is_none_or(|set| set >> NET_BIND_SERVICE & 1 == 1);
     let needs = |port: &u16| start.is_some_and(|start| *port < start);
-    if may { 0 } else { range.iter().filter(needs).count() }
+    if may {
+        0
+    } else {
+        range.iter().filter(needs).count()
+    }
 }
 
 /// The local port and the state of each socket of a table of the kernel.

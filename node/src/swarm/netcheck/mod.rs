@@ -248,7 +248,9 @@ impl Plan {
             Some((configured, relay.peer, endpoint, only, ips))
         });
         let (mut targets, mut failed) = (Vec::new(), Vec::new());
-        for (configured, relay, endpoint, only, ips) in join_all(resolved).await.into_iter().flatten() {
+        for (configured, relay, endpoint, only, ips) in
+            join_all(resolved).await.into_iter().flatten()
+        {
             let transport = endpoint.transport;
             if !self.transports.contains(&transport) {
                 continue;

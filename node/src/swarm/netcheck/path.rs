@@ -101,7 +101,10 @@ impl Look<'_> {
                 (answer, _) => answer,
             }
         };
-        let legs = self.targets.iter().map(|target| (target.relay, leg(target)));
+        let legs = self
+            .targets
+            .iter()
+            .map(|target| (target.relay, leg(target)));
         legs.collect()
     }
 

@@ -41,7 +41,9 @@ pub(super) async fn look(look: &Look<'_>) -> Path {
         match met {
             Ok(Met { after, peer }) => {
                 answers.after.insert(*addr, after);
-                answers.proved.extend(peer.map(|peer| (*addr, (peer, after))));
+                answers
+                    .proved
+                    .extend(peer.map(|peer| (*addr, (peer, after))));
             }
             Err(Some(why)) => drop(answers.failed.insert(*addr, why)),
             Err(None) => {}
@@ -160,9 +162,15 @@ async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
 /// left out.
 async fn sampled(look: &Look<'_>, relays: &[SocketAddr]) -> Vec<(u16, Option<SocketAddr>)> {
     let asked = look.sample.iter().map(async |socket| {
-        let asks = relays.iter().map(|relay| ask_at(socket.connect_tcp(*relay)));
+        let asks = relays
+            .iter()
+            .map(|relay| ask_at(socket.connect_tcp(*relay)));
         let answers = join_all(asks).await;
-        let mapped = answers.iter().flatten().flatten().find_map(|got| got.mapped);
+        let mapped = answers
+            .iter()
+            .flatten()
+            .flatten()
+            .find_map(|got| got.mapped);
         let is_here = answers.iter().all(Option::is_none);
         (!is_here).then_some((socket.port(), mapped))
     });
@@ -172,7 +180,10 @@ async fn sampled(look: &Look<'_>, relays: &[SocketAddr]) -> Vec<(u16, Option<Soc
 /// Whether the relay gets a request that takes a full segment; `None` if it does not even get a short one.
 async fn full_segments(sockets: &Handle, family: Family, relay: SocketAddr) -> Option<bool> {
     let socket = sockets.claim_tcp(family).ok()?;
-    let stream = timeout(MAPPINGS, socket.connect(relay, Segments::Full)).await.ok()?.ok()?;
+    let stream = timeout(MAPPINGS, socket.connect(relay, Segments::Full))
+        .await
+        .ok()?
+        .ok()?;
     let (stream, _) = ask(stream, &request(), MAPPINGS).await?;
     let long = Message {
         padding: SEGMENT,
@@ -182,7 +193,9 @@ async fn full_segments(sockets: &Handle, family: Family, relay: SocketAddr) -> O
 }
 
 /// What is answered on a connection. `None` if this host cannot make it, `Some(None)` if nothing came.
-async fn ask_at(connecting: impl Future<Output = io::Result<TcpStream>>) -> Option<Option<Message>> {
+async fn ask_at(
+    connecting: impl Future<Output = io::Result<TcpStream>>,
+) -> Option<Option<Message>> {
     let asked = async {
         match connecting.await {
             Ok(stream) => Some(ask(stream, &request(), MAPPINGS).await.map(|got| got.1)),

@@ -9,9 +9,7 @@ use std::{
 use futures::future::{join, join_all, join3, join4};
 use libp2p::PeerId;
 use p2pnode_protocol::stun::{Change, Class, Message};
-use p2pnode_transports::{
-    ClaimedUdp, Error, Family, Handle, StunClient, Transport, timed_out,
-};
+use p2pnode_transports::{ClaimedUdp, Error, Family, Handle, StunClient, Transport, timed_out};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::path::{
@@ -101,9 +99,8 @@ async fn facts(
     path.facts
         .seen
         .extend(seen.map(|(addr, got)| look.seen(port, *addr, got.message.mapped)));
-    let has_partner = |(at, got): &&(SocketAddr, Got)| {
-        got.message.other.is_some_and(|other| may_ask(other, *at))
-    };
+    let has_partner =
+        |(at, got): &&(SocketAddr, Got)| got.message.other.is_some_and(|other| may_ask(other, *at));
     let best = answers.iter().find(has_partner).or(answers.first());
     let Some((relay, got)) = best else {
         path.facts.sample = sampled(look, &addrs[..addrs.len().min(TRIED)]).await;
@@ -308,9 +305,8 @@ pub(super) async fn ask_from(
             let Ok(answer) = Message::decode(&buffer[..length]) else {
                 continue;
             };
-            let asked = |(_, message): &(SocketAddr, Message)| {
-                message.transaction == answer.transaction
-            };
+            let asked =
+                |(_, message): &(SocketAddr, Message)| message.transaction == answer.transaction;
             if let Some(at) = messages.iter().position(asked) {
                 answers[at] = Some((answer, remote));
             }

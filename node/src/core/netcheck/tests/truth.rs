@@ -51,12 +51,48 @@ fn a_handshake_decides_whose_answer_it_is() {
 fn a_relay_is_there_only_if_it_has_proved_its_id() {
     let other = || Answer::Other(PeerId::random());
     for (quic, tcp, status, id, reaches) in [
-        (other(), other(), Status::Fail, "wrong_peer", Reaches::Nobody),
-        (other(), UNPROVED, Status::Fail, "wrong_peer", Reaches::Nobody),
-        (AFTER, other(), Status::Warn, "wrong_peer", Reaches::Directly),
-        (UNPROVED, UNPROVED, Status::Unknown, "no_handshake", Reaches::Nobody),
-        (UNPROVED, Answer::Silent, Status::Unknown, "no_handshake", Reaches::Nobody),
-        (Answer::Silent, Answer::Silent, Status::Fail, "relay_unreachable", Reaches::Nobody),
+        (
+            other(),
+            other(),
+            Status::Fail,
+            "wrong_peer",
+            Reaches::Nobody,
+        ),
+        (
+            other(),
+            UNPROVED,
+            Status::Fail,
+            "wrong_peer",
+            Reaches::Nobody,
+        ),
+        (
+            AFTER,
+            other(),
+            Status::Warn,
+            "wrong_peer",
+            Reaches::Directly,
+        ),
+        (
+            UNPROVED,
+            UNPROVED,
+            Status::Unknown,
+            "no_handshake",
+            Reaches::Nobody,
+        ),
+        (
+            UNPROVED,
+            Answer::Silent,
+            Status::Unknown,
+            "no_handshake",
+            Reaches::Nobody,
+        ),
+        (
+            Answer::Silent,
+            Answer::Silent,
+            Status::Fail,
+            "relay_unreachable",
+            Reaches::Nobody,
+        ),
     ] {
         let name = format!("{quic:?} {tcp:?}");
         let mut facts = answered(quic, tcp);
@@ -198,7 +234,9 @@ fn udp_is_blocked_only_where_the_same_relay_answers_over_tcp() {
 
 #[test]
 fn what_this_host_lacks_is_not_put_on_the_relay() {
-    let report = assess(&answered(Answer::NoRoute, Answer::NoRoute));
+    let mut facts = answered(Answer::NoRoute, Answer::NoRoute);
+    facts.paths[0].sample.clear();
+    let report = assess(&facts);
     assert_eq!(remedy(&report, Id::Relay), Some("no_route"));
     assert_eq!(of(&report, Id::Udp).status, Status::Unknown);
     let report = assess(&answered(AFTER, Answer::NoRoute));
