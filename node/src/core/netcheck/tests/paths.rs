@@ -109,3 +109,32 @@ fn a_dns64_is_named_by_its_prefix() {
     let (_, text) = of(Nat64::Prefix(prefix));
     assert!(text.starts_with("yes, 64:ff9b::/96"), "{text}");
 }
+
+#[test]
+fn the_json_is_that_of_the_contract() {
+    let report = assess(&facts(vec![LAB[4].1.path(2)]));
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["event"], "netcheck");
+    let nat = json["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["id"] == "nat")
+        .unwrap();
+    assert_eq!(nat["transport"], "quic");
+    assert_eq!(nat["family"], "ip4");
+    assert_eq!(
+        (&nat["mapping"], &nat["filtering"]),
+        (&"eim".into(), &"apdf".into())
+    );
+    assert_eq!(
+        (&nat["preserved"], &nat["kind"]),
+        (&false.into(), &"eim-apdf-rewrite".into())
+    );
+    assert_eq!(nat["allocation"]["kind"], "block");
+    assert!(nat["allocation"]["step"].is_null() && nat["status"] == "warn");
+    assert_eq!(json["verdict"]["relayed"], serde_json::json!(["symmetric"]));
+    assert_eq!(json["verdict"]["search"], serde_json::json!([]));
+    let read: Report = serde_json::from_value(json).unwrap();
+    assert_eq!(read, report);
+}
