@@ -11,7 +11,7 @@ use super::{
     mapping::mappings,
     nat::AllocationKind,
     range::{gets_out, range},
-    relay::{came, is_up, legs, of_relay, udp},
+    relay::{came, legs, of_relay, takes_short, udp},
     report::{check, of_path},
     verdict::verdict,
 };
@@ -155,7 +155,7 @@ fn mtu(path: &PathFacts, facts: &Facts) -> Option<Check> {
     if path.transport == Transport::Tcp {
         let check = match payload {
             // A handshake has shown that these get through.
-            0 if is_up(path, facts) => check(
+            0 if takes_short(path, facts) => check(
                 Id::Mtu,
                 Status::Warn,
                 "mtu: full TCP segments do not get through; the node uses short ones",

@@ -78,14 +78,24 @@ fn text(leg: &Leg) -> String {
 
 /// Whether something answers short packets there, and long ones are lost.
 fn is_narrow(leg: &Leg, facts: &Facts) -> bool {
-    let least = match leg.transport {
+    let of = |path: &PathFacts| (path.transport, path.family) == (leg.transport, leg.family);
+    let is_it = |path: &PathFacts| of(path) && loses_long(path);
+    matches!(leg.answer, Answer::Unproved(_)) && facts.paths.iter().any(is_it)
+}
+
+/// Whether datagrams that QUIC needs, or full segments, are lost.
+pub(super) fn loses_long(path: &PathFacts) -> bool {
+    let least = match path.transport {
         Transport::Quic => LEAST_PAYLOAD,
         Transport::Tcp => 1,
     };
-    let is_it = |path: &&PathFacts| (path.transport, path.family) == (leg.transport, leg.family);
-    let path = facts.paths.iter().find(is_it);
-    let payload = path.and_then(|path| path.payload);
-    matches!(leg.answer, Answer::Unproved(_)) && payload.is_some_and(|payload| payload < least)
+    path.payload.is_some_and(|payload| payload < least)
+}
+
+/// Whether a handshake over TCP has ended, for which short segments are enough.
+pub(super) fn takes_short(path: &PathFacts, facts: &Facts) -> bool {
+    let shook_hands = |leg: &Leg| matches!(leg.answer, Answer::After(_));
+    path.transport == Transport::Tcp && of_path(path, facts).any(shook_hands)
 }
 
 /// What mends that nothing of a relay came.

@@ -3,8 +3,9 @@
 use p2pnode_transports::{Family, Transport};
 
 use super::{
-    Facts, Filtering, Nat, PathFacts, PeerClass, Verdict, assess::LEAST_PAYLOAD, mapping::is_open,
-    relay::is_up,
+    Facts, Filtering, Nat, PathFacts, PeerClass, Verdict,
+    mapping::is_open,
+    relay::{is_up, loses_long, takes_short},
 };
 
 /// What a NAT lets happen with a class of peers: whether they become direct, `None` if that is not known.
@@ -28,12 +29,9 @@ fn becomes_direct(nat: &Nat, peer: PeerClass) -> Option<bool> {
     }
 }
 
-/// Whether connections can be made over a path: a relay is there, and QUIC's datagrams are not too long. TCP falls back to short
-/// segments, and without them no handshake ends.
+/// Whether connections can be made over a path: a relay is there, and no long packets are lost that they need.
 fn is_usable(path: &PathFacts, facts: &Facts) -> bool {
-    let is_narrow = path.transport == Transport::Quic
-        && path.payload.is_some_and(|payload| payload < LEAST_PAYLOAD);
-    is_up(path, facts) && !is_narrow
+    is_up(path, facts) && (!loses_long(path) || takes_short(path, facts))
 }
 
 /// Peers have IPv4, so IPv6 counts only without it. Of the transports the better one counts.

@@ -82,7 +82,7 @@ fn verdict(report: &Report) -> String {
         ("unknown with", &verdict.unknown),
     ];
     if parts.iter().all(|(_, peers)| peers.is_empty()) {
-        return "unknown: no relay answers".to_owned();
+        return "unknown: no relay is reached".to_owned();
     }
     let needs_none = !verdict.is_hard();
     let part = |(how, peers): (&str, &Vec<PeerClass>)| {

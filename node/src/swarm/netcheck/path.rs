@@ -111,11 +111,10 @@ impl Look<'_> {
     /// The same without a punch socket.
     pub(super) fn no_socket(&self) -> Vec<(PeerId, Answer)> {
         let family = self.family;
-        let exhausted = self.sockets.unbound_for(self.transport, family);
-        let why = exhausted.map_or_else(
-            || format!("no socket for {family}"),
-            |exhausted| exhausted.to_string(),
-        );
+        let why = match self.sockets.unbound_for(self.transport, family) {
+            Some(_) => "no port of the range can be had".to_owned(),
+            None => format!("no socket for {family}"),
+        };
         let leg = |target: &Target| {
             let has_route = self.sockets.source_ip(target.addr.ip()).is_some();
             let answer = match has_route {
