@@ -70,7 +70,7 @@ async fn identify(look: &Look<'_>, addr: SocketAddr) -> Result<Met, Option<Strin
     let mut connected = within(connecting).await.map_err(|_| None)?;
     let mut _held = None;
     if connected.as_ref().is_err_and(is_here)
-        && let Ok(other) = sockets.claim_tcp(look.family)
+        && let Some(other) = claim(sockets, look.family)
     {
         let other = _held.insert(other);
         let connecting = other.connect(addr, Segments::Small).boxed();
@@ -81,6 +81,23 @@ async fn identify(look: &Look<'_>, addr: SocketAddr) -> Result<Met, Option<Strin
     let identified = timeout_at(deadline, sockets.identify_tcp(stream, addr)).await;
     let peer = identified.ok().and_then(Result::ok);
     Ok(Met { after, peer })
+}
+
+/// Ports that other programs may have over TCP before none is looked for any longer.
+const TAKEN: usize = 16;
+
+/// A port of the range that no other program has over TCP, either.
+fn claim(sockets: &Handle, family: Family) -> Option<ClaimedTcp> {
+    let mut taken = Vec::new();
+    while taken.len() < TAKEN
+        && let Ok(port) = sockets.claim_tcp(family)
+    {
+        if port.listen().is_ok() {
+            return Some(port);
+        }
+        taken.push(port);
+    }
+    None
 }
 
 /// Whether a connection failed at this host.
@@ -96,7 +113,7 @@ fn is_here(error: &io::Error) -> bool {
 /// What STUN shows.
 async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
     let (sockets, family) = (look.sockets, look.family);
-    let Ok(socket) = sockets.claim_tcp(family) else {
+    let Some(socket) = claim(sockets, family) else {
         path.facts.lacks_port = true;
         return;
     };
@@ -145,7 +162,7 @@ async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
     path.facts.sample = sampled;
 
     // None of the others, which have sent to the relay.
-    let Ok(fresh) = sockets.claim_tcp(family) else {
+    let Some(fresh) = claim(sockets, family) else {
         path.facts.lacks_port = true;
         return;
     };
@@ -179,7 +196,7 @@ async fn sampled(look: &Look<'_>, relays: &[SocketAddr]) -> Vec<(u16, Option<Soc
 
 /// Whether the relay gets a request that takes a full segment; `None` if it does not even get a short one.
 async fn full_segments(sockets: &Handle, family: Family, relay: SocketAddr) -> Option<bool> {
-    let socket = sockets.claim_tcp(family).ok()?;
+    let socket = claim(sockets, family)?;
     let stream = timeout(MAPPINGS, socket.connect(relay, Segments::Full))
         .await
         .ok()?
