@@ -76,7 +76,10 @@ async fn identify(look: &Look<'_>, addr: SocketAddr) -> Result<Met, Option<Strin
         let connecting = other.connect(addr, Segments::Small).boxed();
         connected = within(connecting).await.map_err(|_| None)?;
     }
-    let stream = connected.map_err(|error| Some(error.to_string()))?;
+    let stream = connected.map_err(|error| match is_here(&error) {
+        true => Some("no port of the range is free".to_owned()),
+        false => Some(error.to_string()),
+    })?;
     let after = started.elapsed();
     let identified = timeout_at(deadline, sockets.identify_tcp(stream, addr)).await;
     let peer = identified.ok().and_then(Result::ok);
