@@ -9,10 +9,13 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::{
     Args, CommandFactory, Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
+
+use p2pnode_protocol::escape;
 
 use crate::{
     config::{self, Document, Faults, Flags, Loaded, Program, Reader, Sources},
@@ -240,7 +243,7 @@ pub fn main<P: Parser>(execute: impl FnOnce(P) -> anyhow::Result<Exit>) -> ExitC
         Err(error) => {
             for line in with_causes(&error).lines() {
                 // If stderr is closed, there is nowhere to report it.
-                let _ = writeln!(io::stderr(), "error: {line}");
+                let _ = writeln!(io::stderr(), "error: {}", escape(line));
             }
             Exit::of(&error).into()
         }
@@ -355,13 +358,11 @@ fn environment(program: &Program) -> Result<BTreeMap<String, String>, Faults> {
 ///
 /// # Errors
 /// If stdout cannot be written.
-pub fn print(text: &str) -> io::Result<()> {
+pub fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    let written = stdout.write_all(text.as_bytes());
+    match written.and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        written => written.context("cannot write to stdout"),
     }
 }

@@ -20,6 +20,8 @@ pub enum Exit {
     Unreachable = 4,
     /// The peer is there, and refuses.
     Refused = 5,
+    /// SIGHUP ended the command before its result, as a shell reports it.
+    HungUp = 129,
     /// SIGINT ended the command before its result, as a shell reports it.
     Interrupted = 130,
     /// SIGTERM ended the command before its result, as a shell reports it.
@@ -44,6 +46,7 @@ impl Exit {
         match signal {
             Signal::Interrupt => Self::Interrupted,
             Signal::Terminate => Self::Terminated,
+            Signal::Hangup => Self::HungUp,
         }
     }
 

@@ -34,8 +34,9 @@ impl ExplainArgs {
         match entry(name) {
             Some(text) => Ok(format!("{text}\n")),
             None => Err(Usage(format!(
-                "{} is no name that the programs print; `explain` without a name lists all of them",
-                p2pnode_protocol::quote(name)
+                "{} is no name that the programs print; {}`explain` without a name lists all of them",
+                p2pnode_protocol::quote(name),
+                similar(name)
             ))
             .into()),
         }
@@ -49,6 +50,27 @@ pub fn entry(name: &str) -> Option<&'static str> {
     entries()
         .find(|(known, _)| *known == name)
         .map(|(_, text)| text)
+}
+
+/// The names that begin alike, for somebody who mistyped one.
+fn similar(name: &str) -> String {
+    let alike = |known: &str| {
+        known
+            .bytes()
+            .zip(name.bytes())
+            .take_while(|(a, b)| a == b)
+            .count()
+    };
+    let most = entries().map(|(known, _)| alike(known)).max();
+    let Some(most) = most.filter(|most| *most >= 3) else {
+        return String::new();
+    };
+    let names: Vec<_> = entries()
+        .map(|(known, _)| known)
+        .filter(|known| alike(known) == most)
+        .take(4)
+        .collect();
+    format!("similar: {}; ", names.join(", "))
 }
 
 /// Each name, once, with its text.
@@ -87,6 +109,18 @@ mod tests {
         assert_eq!(entry("Symmetric both"), entry("symmetric_both"));
         assert_eq!(entry("symmetric-both"), entry("symmetric_both"));
         assert_eq!(entry("nonsense"), None);
+    }
+
+    #[test]
+    fn a_name_that_nobody_prints_is_answered_with_those_that_begin_alike() {
+        let answer = |name: &str| {
+            let name = Some(name.to_owned());
+            ExplainArgs { name }
+                .answer()
+                .map_or_else(|error| error.to_string(), |_| String::new())
+        };
+        assert!(answer("symetric_both").contains("symmetric_both"));
+        assert!(!answer("zzz").contains("similar"));
     }
 
     #[test]

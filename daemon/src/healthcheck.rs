@@ -3,6 +3,7 @@
 //! Probes that execute a command use it, in an image without a shell or an HTTP client.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -72,20 +73,21 @@ impl HealthArgs {
                     })
                 }
                 (None, Some(control)) => {
-                    let answer = async {
-                        let stream = UnixStream::connect(control).await;
-                        let stream = stream.map_err(|error| match remedy::of(&error, control) {
-                            Some(remedy) => anyhow::anyhow!("{error}: {remedy}"),
-                            None => error.into(),
-                        })?;
-                        get(stream, self.path()).await
-                    };
-                    answer.await.with_context(|| {
-                        format!(
-                            "nothing answers on {}, the control.socket of this configuration",
-                            control.display()
+                    let stream = UnixStream::connect(control).await.map_err(|error| {
+                        let what = if error.kind() == io::ErrorKind::PermissionDenied {
+"this user may not ask"
+} else {
+"nothing answers on"
+};
+                        let remedy = remedy::of(&error, control);
+                        let remedy = remedy.map(|remedy| format!(": {remedy}"));
+                        anyhow::anyhow!(
+                            "{what} {}, the control.socket of this configuration: {error}{}",
+                            control.display(),
+                            remedy.unwrap_or_default()
                         )
-                    })
+                    })?;
+                    get(stream, self.path()).await
                 }
                 (None, None) => Err(Usage(
                     "admin.listen is not set, so there is nothing to ask; set it, for example to 127.0.0.1:9464".to_owned(),

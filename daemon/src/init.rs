@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::{command, exit::Usage, remedy};
@@ -122,6 +123,17 @@ impl<R: BufRead, W: Write> Questions<R, W> {
             answers.push(answer);
         }
     }
+}
+
+/// The absolute path of a file that the user has named.
+///
+/// # Errors
+/// If the working directory is gone.
+pub fn absolute(path: String) -> anyhow::Result<String> {
+    let absolute = std::path::absolute(&path)
+        .with_context(|| format!("cannot find out where {path} is; give an absolute path"))?;
+    // A path that came from text stays text.
+    Ok(absolute.into_os_string().into_string().unwrap_or(path))
 }
 
 /// A text as YAML has it, in double quotes.

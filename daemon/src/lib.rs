@@ -22,6 +22,7 @@ pub mod logging;
 pub mod lossy;
 mod manual;
 pub mod memory;
+mod metrics;
 mod paths;
 #[doc(hidden)]
 pub mod reference;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use clap::Command;
+use clap::{ArgAction, Command};
 use clap_mangen::{
     Man,
     roff::{Roff, bold, italic, roman},
@@ -51,7 +51,8 @@ impl Manual<'_> {
     /// Adds the page of a command and those of the commands below it.
     fn add(&mut self, command: &Command, name: &str) -> io::Result<()> {
         let mut page = Vec::new();
-        Man::new(command.clone())
+        let described = command.clone().override_usage(synopsis(command));
+        Man::new(described)
             .title(name)
             .source(&self.source)
             .render(&mut page)?;
@@ -78,6 +79,38 @@ impl Manual<'_> {
         }
         Ok(())
     }
+}
+
+/// The command, its options with their values, and its arguments. What may be left out is in brackets.
+fn synopsis(command: &Command) -> String {
+    let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
+    let mut words = vec![name.to_owned()];
+    let options = command.get_arguments().filter(|arg| !arg.is_positional());
+    for arg in options.chain(command.get_positionals()) {
+        let is_of_clap = ["help", "version"].contains(&arg.get_id().as_str());
+        if arg.is_hide_set() || is_of_clap {
+            continue;
+        }
+        let flag = arg.get_long().map(|long| format!("--{long}"));
+        let flag = flag.or_else(|| arg.get_short().map(|short| format!("-{short}")));
+        let mut parts: Vec<String> = flag.into_iter().collect();
+        if arg.get_action().takes_values() {
+            let id = arg.get_id().as_str().to_uppercase();
+            parts.push(arg.get_value_names().map_or(id, |names| names.join(" ")));
+        }
+        let text = parts.join(" ");
+        let is_repeated = matches!(arg.get_action(), ArgAction::Append);
+        let repeated = if is_repeated { "..." } else { "" };
+        words.push(match arg.is_required_set() {
+            true => text + repeated,
+            false => format!("[{text}]{repeated}"),
+        });
+    }
+    if command.has_subcommands() {
+        let is_required = command.is_subcommand_required_set();
+        words.push(if is_required { "COMMAND" } else { "[COMMAND]" }.to_owned());
+    }
+    words.join(" ")
 }
 
 /// The command lines below the head of this command.
@@ -115,4 +148,29 @@ fn shared(program: &Program) -> Roff {
         .text([italic(format!("~/.local/state/{name}/identity.key"))])
         .text([roman("The key of a program that a user has started.")]);
     roff
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    #[test]
+    fn a_synopsis_has_the_values_of_options_and_brackets_around_what_may_be_left_out() {
+        let mut command = Command::new("dial")
+            .arg(Arg::new("format").long("format").required(true))
+            .arg(
+                Arg::new("relay")
+                    .long("relay")
+                    .value_name("ADDR")
+                    .action(ArgAction::Append),
+            )
+            .arg(Arg::new("json").long("json").action(ArgAction::SetTrue))
+            .arg(Arg::new("secret").long("secret").hide(true))
+            .arg(Arg::new("PEER").required(true));
+        command.build();
+        let expected = "dial --format FORMAT [--relay ADDR]... [--json] PEER";
+        assert_eq!(synopsis(&command), expected);
+    }
 }

@@ -1,9 +1,10 @@
-//! SIGTERM and SIGINT: the first requests a graceful shutdown, a second ends the process at once.
+//! SIGTERM and SIGINT, and SIGHUP for a command without a configuration to reload: the first requests a graceful shutdown, a second ends the
+//! process at once.
 //!
 //! A thread of its own waits for them. So a signal counts also while the program waits for a file, or for the reader of its output.
 
 use std::{
-    fmt,
+    fmt, fs,
     future::Future,
     io, process,
     sync::{Mutex, OnceLock, PoisonError},
@@ -24,6 +25,8 @@ pub enum Signal {
     Interrupt,
     /// SIGTERM: of a service manager or an orchestrator.
     Terminate,
+    /// SIGHUP: the terminal is gone.
+    Hangup,
 }
 
 impl Signal {
@@ -33,6 +36,7 @@ impl Signal {
         match self {
             Self::Interrupt => 130,
             Self::Terminate => 143,
+            Self::Hangup => 129,
         }
     }
 }
@@ -42,6 +46,7 @@ impl fmt::Display for Signal {
         f.write_str(match self {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
+            Self::Hangup => "SIGHUP",
         })
     }
 }
@@ -58,7 +63,7 @@ pub struct Trigger(watch::Sender<Option<Signal>>);
 #[derive(Debug)]
 struct Graceful {
     trigger: Trigger,
-    /// How long the shutdown may take; `None`: until a second signal.
+    /// How long the shutdown may take; `None`: until a second signal. Then SIGHUP is for the program, which reads its configuration again.
     grace: Option<Duration>,
 }
 
@@ -83,10 +88,10 @@ impl Shutdown {
         (Trigger(sender), Self(receiver))
     }
 
-    /// Listens for SIGTERM and SIGINT.
+    /// Listens for SIGTERM and SIGINT, and for SIGHUP if there is a `grace`.
     ///
-    /// The first of either requests shutdown. The second ends the process at once, and so does the end of `grace`. The exit code is
-    /// then 128 plus the number of the signal, as in a shell: 130 for SIGINT, 143 for SIGTERM.
+    /// The first of them requests shutdown. The second ends the process at once, and so does the end of `grace`. The exit code is
+    /// then 128 plus the number of the signal, as in a shell: 129 for SIGHUP, 130 for SIGINT, 143 for SIGTERM.
     ///
     /// # Errors
     /// If the system refuses the handlers.
@@ -119,7 +124,7 @@ impl Shutdown {
     }
 }
 
-/// From now on the first signal ends the process with 130 or 143, unless a [`Shutdown::on_signals`] is there.
+/// From now on the first signal ends the process with 129, 130 or 143, unless a [`Shutdown::on_signals`] is there.
 ///
 /// # Errors
 /// If the system refuses the handlers.
@@ -135,17 +140,65 @@ pub fn end_at_first() -> io::Result<()> {
     let guard = runtime.enter();
     let interrupt = unix::signal(SignalKind::interrupt())?;
     let terminate = unix::signal(SignalKind::terminate())?;
+    // Under `nohup` it stays ignored.
+    let hangup = match is_ignored(1) {
+        true => None,
+        false => Some(unix::signal(SignalKind::hangup())?),
+    };
     drop(guard);
+    let signals = Signals {
+        interrupt,
+        terminate,
+        hangup,
+    };
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || process::exit(runtime.block_on(wait(interrupt, terminate)).exit_code()))?;
+        .spawn(move || process::exit(runtime.block_on(wait(signals)).exit_code()))?;
     *started = true;
     Ok(())
 }
 
+/// Whether this process was started with the signal of this number ignored. See `proc_pid_status(5)`.
+fn is_ignored(signal: u32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    hangup: Option<unix::Signal>,
+}
+
+impl Signals {
+    async fn next(&mut self) -> Signal {
+        loop {
+            let hangup = async {
+                match &mut self.hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = self.interrupt.recv() => return Signal::Interrupt,
+                _ = self.terminate.recv() => return Signal::Terminate,
+                _ = hangup => {}
+            }
+            match GRACEFUL.get() {
+                Some(Graceful { grace: None, .. }) => {}
+                Some(Graceful { grace: Some(_), .. }) | None => return Signal::Hangup,
+            }
+        }
+    }
+}
+
 /// Returns when the process is to end at once, and by which signal.
-async fn wait(mut interrupt: unix::Signal, mut terminate: unix::Signal) -> Signal {
-    let first = either(&mut interrupt, &mut terminate).await;
+async fn wait(mut signals: Signals) -> Signal {
+    let first = signals.next().await;
     let Some(Graceful { trigger, grace }) = GRACEFUL.get() else {
         return first;
     };
@@ -162,15 +215,8 @@ async fn wait(mut interrupt: unix::Signal, mut terminate: unix::Signal) -> Signa
         }
     };
     tokio::select! {
-        second = either(&mut interrupt, &mut terminate) => second,
+        second = signals.next() => second,
         () = end => first,
-    }
-}
-
-async fn either(interrupt: &mut unix::Signal, terminate: &mut unix::Signal) -> Signal {
-    tokio::select! {
-        _ = interrupt.recv() => Signal::Interrupt,
-        _ = terminate.recv() => Signal::Terminate,
     }
 }
 

@@ -92,9 +92,18 @@ fn a_second_signal_exits_at_once_with_its_number() {
 
 #[test]
 fn a_shutdown_that_takes_longer_than_its_grace_ends_with_the_number_of_the_first_signal() {
-    for (name, code) in [("INT", 130), ("TERM", 143)] {
+    for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let running = Running::start(Some("bounded"));
         running.signal(name);
         assert_eq!(running.code(), Some(code));
     }
+}
+
+#[test]
+fn sighup_is_for_a_program_without_a_grace_to_read_its_configuration_again() {
+    let mut running = Running::start(None);
+    running.signal("HUP");
+    running.signal("TERM");
+    running.until("requested");
+    assert_eq!(running.code(), Some(0));
 }

@@ -19,10 +19,13 @@ use std::{
 use home::{Home, OTHER, PEER, finished};
 use serde_json::Value as Json;
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_p2pnode");
+const KEY_FILE: &str = "P2PNODE_IDENTITY_KEY_FILE";
+
 #[test]
 fn id_makes_the_key_once_and_prints_the_peer_id_alone() {
     let home = Home::new();
-    let first = home.run(&["id"]).stdout_of_success();
+    let first = home.run("id").stdout_of_success();
     assert!(first.starts_with("12D3KooW"), "{first}");
     assert_eq!(first.lines().count(), 1);
     let key = home.path("state/identity.key");
@@ -38,65 +41,34 @@ fn id_makes_the_key_once_and_prints_the_peer_id_alone() {
             & 0o7777,
         0o700
     );
-    assert_eq!(home.run(&["id"]).stdout_of_success(), first);
+    assert_eq!(home.run("id").stdout_of_success(), first);
     // The same key by a flag, and another key.
     assert_eq!(
-        home.run(&["id", "--key", "state/identity.key"])
-            .stdout_of_success(),
+        home.run("id --key state/identity.key").stdout_of_success(),
         first
     );
-    assert_ne!(
-        home.run(&["id", "--key", "other.key"]).stdout_of_success(),
-        first
-    );
+    assert_ne!(home.run("id --key other.key").stdout_of_success(), first);
 }
 
 #[test]
 fn id_prints_a_secret_for_a_cluster() {
     let home = Home::new();
-    let id = home.run(&["id", "--key", "a.key"]).stdout_of_success();
+    let id = home.run("id --key a.key").stdout_of_success();
     // An existing key, as that of a pod.
-    let args = [
-        "id",
-        "--key",
-        "a.key",
-        "--secret",
-        "p2pnode-identity",
-        "--pod",
-        "p2pnode-0",
-    ];
-    let secret = home.run(&args).stdout_of_success();
+    let args = "id --key a.key --secret p2pnode-identity --pod p2pnode-0";
+    let secret = home.run(args).stdout_of_success();
     let entry = format!("\"p2pnode-0.key.p2pnode/peer-id\": {id}");
     assert!(secret.contains(&entry), "{secret}");
     // New ones, which leave no file behind.
-    let args = [
-        "id",
-        "--secret",
-        "s",
-        "--pod",
-        "p2pnode-0",
-        "--pod",
-        "p2pnode-1",
-    ];
-    let secret = home.run(&args).stdout_of_success();
+    let args = "id --secret s --pod p2pnode-0 --pod p2pnode-1";
+    let secret = home.run(args).stdout_of_success();
     assert!(secret.contains("  \"p2pnode-1.key\": CAES"), "{secret}");
     assert!(!home.path("state").exists());
-    for (args, part) in [
-        (&["id", "--secret", "A"][..], "lower-case"),
-        (&["id", "--pod", "p2pnode-0"], "--secret"),
-        (
-            &[
-                "id", "--secret", "s", "--key", "a.key", "--pod", "a", "--pod", "b",
-            ],
-            "give each its own",
-        ),
-    ] {
-        let refused = home.run(args);
-        assert_eq!(refused.code, Some(2), "{args:?}");
-        assert_eq!(refused.stdout, "");
-        assert!(refused.stderr.contains(part), "{}", refused.stderr);
-        assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
-    }
+    home.refuses(&[
+        "id --secret A => lower-case",
+        "id --pod p2pnode-0 => --secret",
+        "id --secret s --key a.key --pod a --pod b => give each its own",
+    ]);
 }
 
 #[test]
@@ -119,10 +91,12 @@ fn concurrent_first_starts_print_one_id() {
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
 }
 
+const NO_KEY: [&str; 2] = ["is not a libp2p private key", "never overwritten"];
+
 #[test]
 fn a_key_file_that_cannot_be_used_is_named_with_the_remedy_and_never_lost() {
     let home = Home::new();
-    home.run(&["id", "--key", "good.key"]).stdout_of_success();
+    home.run("id --key good.key").stdout_of_success();
     let good = fs::read(home.path("good.key")).unwrap();
     home.file("shared.key", &good, 0o644);
     home.file("empty.key", "", 0o600);
@@ -131,48 +105,18 @@ fn a_key_file_that_cannot_be_used_is_named_with_the_remedy_and_never_lost() {
     home.file("file", "", 0o600);
     fs::create_dir(home.path("directory")).unwrap();
 
-    for command in [
-        &["id"][..],
-        &["run"],
-        &["dial", "$PEER", "--addr", "/ip4/127.0.0.1/tcp/9"],
-    ] {
+    for command in ["id", "run", "dial $PEER --addr /ip4/127.0.0.1/tcp/9"] {
         for (key, parts) in [
-            (
-                "shared.key",
-                ["shared.key", "mode 0644", "chmod 600 shared.key"],
-            ),
-            (
-                "empty.key",
-                ["empty.key", "it is empty", "move it away or restore it"],
-            ),
-            (
-                "corrupt.key",
-                [
-                    "corrupt.key",
-                    "is not a libp2p private key",
-                    "never overwritten",
-                ],
-            ),
-            (
-                "cut.key",
-                [
-                    "cut.key",
-                    "is not a libp2p private key",
-                    "never overwritten",
-                ],
-            ),
-            (
-                "directory",
-                ["directory", "is a directory", "give the path of a file"],
-            ),
-            (
-                "file/x.key",
-                ["file/x.key", "Not a directory", "another path"],
-            ),
+            ("shared.key", ["mode 0644", "chmod 600 shared.key"]),
+            ("empty.key", ["it is empty", "move it away or restore it"]),
+            ("corrupt.key", NO_KEY),
+            ("cut.key", NO_KEY),
+            ("directory", ["is a directory", "give the path of a file"]),
+            ("file/x.key", ["Not a directory", "another path"]),
         ] {
             let before = fs::read(home.path(key)).ok();
-            home.run(&[command, &["--key", key]].concat())
-                .is_usage(&parts);
+            home.run(&format!("{command} --key {key}"))
+                .is_usage(&[&[key][..], &parts].concat());
             assert_eq!(fs::read(home.path(key)).ok(), before);
         }
     }
@@ -188,14 +132,7 @@ fn config_check_reports_all_faults_of_all_sources_at_once() {
     );
     let output = home
         .command()
-        .args([
-            "config",
-            "check",
-            "--config",
-            "config.yaml",
-            "--log",
-            "inof",
-        ])
+        .args("config check --config config.yaml --log inof".split(' '))
         .env("P2PNODE_RELAYS", "/ip4/192.0.2.1/tcp/1")
         .env("P2PNODE_DAIL_FAMILY", "auto")
         .env("P2PNODE_SERVICE_HOST", "10.0.0.1")
@@ -225,12 +162,8 @@ fn each_fault_of_discovery_is_reported_with_what_to_write() {
     let home = Home::new();
     let file = "discovery:\n  dns: [p2pnode, 'a:0', 'b:1', 'B:1', '10.0.0.1:443']\n  mdns: maybe\n  srv: true\n";
     home.file("config.yaml", file, 0o644);
-    let run = |arguments: &[&str]| home.run(&[arguments, &["--config", "config.yaml"]].concat());
-    for finished in [
-        run(&["config", "check"]),
-        run(&["run"]),
-        run(&["dial", PEER]),
-    ] {
+    let run = |arguments: &str| home.run(&format!("{arguments} --config config.yaml"));
+    for finished in [run("config check"), run("run"), run("dial $PEER")] {
         assert_eq!(finished.code, Some(2), "{}", finished.stderr);
         for part in [
             "config.yaml:2:9: discovery.dns: \"p2pnode\" has no port; write a name and a port, as in p2pnode.default.svc.cluster.local:443",
@@ -272,7 +205,7 @@ fn a_config_file_that_cannot_be_read_is_named() {
         ("broken.yaml", "broken.yaml:2:1: is not valid YAML"),
         ("latin.yaml", "UTF-8"),
     ] {
-        home.run(&["config", "check", "--config", file])
+        home.run(&format!("config check --config {file}"))
             .is_usage(&[file, part]);
     }
     let with_env = |name: &str, value: &[u8]| {
@@ -340,7 +273,7 @@ fn config_show_prints_what_is_in_force_and_where_it_came_from() {
     );
     home.file("shown.yaml", &text, 0o644);
     let again = home
-        .run(&["config", "show", "--json", "--config", "shown.yaml"])
+        .run("config show --json --config shown.yaml")
         .stdout_of_success();
     let values = |json: &str| -> Vec<(Json, Json)> {
         let lines = json
@@ -357,14 +290,14 @@ fn config_show_prints_what_is_in_force_and_where_it_came_from() {
 fn config_schema_is_a_json_schema_of_every_key_that_is_shown() {
     let home = Home::new();
     let schema: Json =
-        serde_json::from_str(&home.run(&["config", "schema"]).stdout_of_success()).unwrap();
+        serde_json::from_str(&home.run("config schema").stdout_of_success()).unwrap();
     assert!(
         schema["$schema"]
             .as_str()
             .unwrap()
             .contains("json-schema.org")
     );
-    let shown = home.run(&["config", "show", "--json"]).stdout_of_success();
+    let shown = home.run("config show --json").stdout_of_success();
     for line in shown.lines() {
         let line: Json = serde_json::from_str(line).unwrap();
         let key = line["key"].as_str().unwrap();
@@ -385,10 +318,12 @@ fn config_schema_is_a_json_schema_of_every_key_that_is_shown() {
 fn completions_and_the_manual_are_printed() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = home.run(&["completions", shell]).stdout_of_success();
+        let script = home
+            .run(&format!("completions {shell}"))
+            .stdout_of_success();
         assert!(script.contains("port-range"), "{shell}");
     }
-    let manual = home.run(&["man"]).stdout_of_success();
+    let manual = home.run("man").stdout_of_success();
     for part in [
         ".TH p2pnode 1",
         ".TH p2pnode-dial",
@@ -397,11 +332,11 @@ fn completions_and_the_manual_are_printed() {
     ] {
         assert!(manual.contains(part), "{part}");
     }
-    let help = home.run(&["--help"]).stdout_of_success();
+    let help = home.run("--help").stdout_of_success();
     for command in ["run", "dial", "id", "config", "completions", "man"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
-    let version = home.run(&["--version"]).stdout_of_success();
+    let version = home.run("--version").stdout_of_success();
     assert_eq!(version, format!("p2pnode {}\n", env!("CARGO_PKG_VERSION")));
 }
 
@@ -423,114 +358,40 @@ fn a_reader_that_leaves_early_is_no_failure() {
 #[test]
 fn wrong_usage_is_one_line_and_exit_code_2() {
     let home = Home::new();
-    let by_addr = ["--addr", "/ip4/127.0.0.1/tcp/9"];
-    for (args, parts) in [
-        (&["bogus"][..], &["'bogus'", "--help"][..]),
-        (&["run", "--bogus"], &["'--bogus'", "--help"]),
-        (&["dial"], &["<PEER>", "--help"]),
-        (&["completions", "csh"], &["'csh'", "bash"]),
-        (
-            &["dial", "$PEER", "--until", "soon"],
-            &["'soon'", "direct, connected"],
-        ),
-        (
-            &["dial", "$PEER", "--timeout", "30"],
-            &["\"30\" has no unit", "30s"],
-        ),
-        (&["dial", "$PEER", "--timeout", "0s"], &["\"0s\" is zero"]),
-        (&["dial", "$PEER", "--count", "-1"], &["'-1'"]),
-        (
-            &["run", "--port-range", "80-79"],
-            &["--port-range: ", "80-79", "below the first"],
-        ),
-        (
-            &["run", "--port-range", "0"],
-            &["--port-range: ", "`0`", "port 0"],
-        ),
-        (
-            &["run", "--family", "ip5"],
-            &["--family: ", "ip5", "only-ip6"],
-        ),
-        (
-            &["run", "--transports", "quic,sctp"],
-            &["--transports: ", "\"sctp\"", "quic, tcp"],
-        ),
-        (
-            &["run", "--transports", "quic,quic"],
-            &["--transports: ", "listed twice"],
-        ),
-        (
-            &["run", "--listen", "/ip4/0.0.0.0/tcp/40000"],
-            &["--listen: ", "dial range 40000-40050"],
-        ),
-        (
-            &["run", "--listen", "/dns/a/tcp/443"],
-            &["--listen: ", "listen on an IP address"],
-        ),
-        (
-            &["run", "--relay", "/ip4/192.0.2.1/tcp/1"],
-            &["--relay: ", "names no peer id", "relay-node id"],
-        ),
-        (
-            &["run", "--relay", "/ip4/192.0.2.1/tcp/1/p2p/x"],
-            &["--relay: ", "is not a multiaddr"],
-        ),
-        (
-            &[
-                "run",
-                "--relay",
-                "/ip4/192.0.2.1/tcp/1/p2p/$PEER/p2p-circuit",
-            ],
-            &["--relay: ", "without /p2p-circuit"],
-        ),
-        (
-            &["run", "--relay", "/dnsaddr/example.net/p2p/$PEER"],
-            &["--relay: "],
-        ),
-        (
-            &["run", "--log", "loud"],
-            &["--log: ", "\"loud\" is not a level"],
-        ),
-        (
-            &["run", "--log-format", "xml"],
-            &["--log-format: ", "text or json"],
-        ),
-        (
-            &["dial", "bob"],
-            &["PEER: \"bob\"", "neither a peer id nor a name"],
-        ),
-        (
-            &["dial", "$PEER"],
-            &["PEER: $PEER cannot be found", "--relay", "--addr"],
-        ),
-        (
-            &["dial", "$PEER", "--addr", "192.0.2.1:1"],
-            &["--addr: ", "is not a multiaddr"],
-        ),
-        (
-            &["dial", "$PEER", "--addr", "/ip4/192.0.2.1/tcp/1/p2p/$OTHER"],
-            &["--addr: ", "$OTHER", "$PEER"],
-        ),
-    ] {
-        let parts: Vec<_> = parts
-            .iter()
-            .map(|part| part.replace("$PEER", PEER).replace("$OTHER", OTHER))
-            .collect();
-        let parts: Vec<_> = parts.iter().map(String::as_str).collect();
-        home.run(args).is_usage(&parts);
-    }
+    home.refuses(&[
+        "bogus => 'bogus' | --help",
+        "run --bogus => '--bogus' | --help",
+        "dial => <PEER> | --help",
+        "completions csh => 'csh' | bash",
+        "dial $PEER --until soon => 'soon' | direct, connected",
+        "dial $PEER --timeout 30 => \"30\" has no unit | 30s",
+        "dial $PEER --timeout 0s => \"0s\" is zero",
+        "dial $PEER --count -1 => '-1'",
+        "run --port-range 80-79 => --port-range: | 80-79 | below the first",
+        "run --port-range 0 => --port-range: | `0` | port 0",
+        "run --family ip5 => --family: | ip5 | only-ip6",
+        "run --transports quic,sctp => --transports: | \"sctp\" | quic, tcp",
+        "run --transports quic,quic => --transports: | listed twice",
+        "run --listen /ip4/0.0.0.0/tcp/40000 => --listen: | dial range 40000-40050",
+        "run --listen /dns/a/tcp/443 => --listen: | listen on an IP address",
+        "run --relay /ip4/192.0.2.1/tcp/1 => --relay: | names no peer id | relay-node id",
+        "run --relay /ip4/192.0.2.1/tcp/1/p2p/x => --relay: | is not a multiaddr",
+        "run --relay /ip4/192.0.2.1/tcp/1/p2p/$PEER/p2p-circuit => --relay: | without /p2p-circuit",
+        "run --relay /dnsaddr/example.net/p2p/$PEER => --relay:",
+        "run --log loud => --log: | \"loud\" is not a level",
+        "run --log-format xml => --log-format: | text or json",
+        "dial bob => PEER: \"bob\" | neither a peer id nor a name",
+        "dial $PEER => PEER: $PEER cannot be found | --relay | --addr",
+        "dial $PEER --addr 192.0.2.1:1 => --addr: | is not a multiaddr",
+        "dial $PEER --addr /ip4/192.0.2.1/tcp/1/p2p/$OTHER => --addr: | $OTHER | $PEER",
+    ]);
 
-    let own = home.run(&["id"]).stdout_of_success();
+    let own = home.run("id").stdout_of_success();
     let own = own.trim();
-    home.run(&[&["dial", own][..], &by_addr].concat())
-        .is_usage(&["PEER: ", own, "own id"]);
-
-    home.file(
-        "access.yaml",
-        format!("access: {{ allow: [{OTHER}] }}\n"),
-        0o644,
-    );
-    let refused = [&["dial", "$PEER", "--config", "access.yaml"][..], &by_addr].concat();
-    home.run(&refused)
-        .is_usage(&["PEER: ", PEER, "access.allow"]);
+    let config = format!("access: {{ allow: [{OTHER}] }}\n");
+    home.file("access.yaml", config, 0o644);
+    home.refuses(&[
+        &format!("dial {own} --addr /ip4/127.0.0.1/tcp/9 => PEER: {own} | own id"),
+        "dial $PEER --config access.yaml --addr /ip4/127.0.0.1/tcp/9 => PEER: $PEER | access.allow",
+    ]);
 }

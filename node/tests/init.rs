@@ -13,14 +13,15 @@ use std::fs;
 
 use home::{Home, PEER};
 
-const RELAY: &str = "/ip4/127.0.0.1/udp/4001/quic-v1/p2p/$PEER";
+const PROGRAM: &str = env!("CARGO_BIN_EXE_p2pnode");
+const KEY_FILE: &str = "P2PNODE_IDENTITY_KEY_FILE";
 
 #[test]
 fn what_init_writes_is_taken_and_is_not_written_over() {
     let home = Home::new();
-    let args = ["init", "--relay", RELAY, "--port-range", "46100-46104"];
-    let text = home.run(&args).stdout_of_success();
-    let id = home.run(&["id"]).stdout_of_success();
+    let args = "init --relay /ip4/127.0.0.1/udp/4001/quic-v1/p2p/$PEER --port-range 46100-46104";
+    let text = home.run(args).stdout_of_success();
+    let id = home.run("id").stdout_of_success();
     assert!(
         text.starts_with("wrote    p2pnode.yaml\nid       12D3KooW"),
         "{text}"
@@ -28,36 +29,33 @@ fn what_init_writes_is_taken_and_is_not_written_over() {
     assert!(text.contains(id.trim()), "{text}");
     assert!(text.contains("range    46100-46104 is free"), "{text}");
     assert!(text.contains("p2pnode run --config p2pnode.yaml"), "{text}");
-    let checked = home.run(&["config", "check", "--config", "p2pnode.yaml"]);
+    let checked = home.run("config check --config p2pnode.yaml");
     assert_eq!(checked.stdout_of_success(), "configuration is valid\n");
-    let shown = home.run(&["config", "show", "--config", "p2pnode.yaml"]);
+    let shown = home.run("config show --config p2pnode.yaml");
     let shown = shown.stdout_of_success();
     assert!(
         shown.contains(PEER) && shown.contains("46100-46104"),
         "{shown}"
     );
 
-    home.run(&args)
-        .is_usage(&["p2pnode.yaml exists", "--force"]);
-    let mut forced = args.to_vec();
-    forced.push("--force");
-    home.run(&forced).stdout_of_success();
+    home.refuses(&[&format!("{args} => p2pnode.yaml exists | --force")]);
+    home.run(&format!("{args} --force")).stdout_of_success();
 }
 
 #[test]
 fn init_writes_nothing_if_an_answer_is_wrong() {
     let home = Home::new();
-    home.run(&["init", "--port-range", "50-40"])
-        .is_usage(&["50-40"]);
-    home.run(&["init", "--relay", "/ip4/127.0.0.1/tcp/4001"])
-        .is_usage(&["/p2p/"]);
+    home.refuses(&[
+        "init --port-range 50-40 => 50-40",
+        "init --relay /ip4/127.0.0.1/tcp/4001 => /p2p/",
+    ]);
     assert!(fs::metadata(home.path("p2pnode.yaml")).is_err());
 }
 
 #[test]
 fn init_prints_the_configuration_alone_if_asked() {
     let home = Home::new();
-    let text = home.run(&["init", "--output", "-"]).stdout_of_success();
+    let text = home.run("init --output -").stdout_of_success();
     assert!(text.starts_with("# Configuration of p2pnode"), "{text}");
     assert!(text.contains("port_range: 40000-40050"), "{text}");
 }
@@ -67,9 +65,8 @@ fn a_port_of_the_range_that_is_taken_is_named() {
     let home = Home::new();
     let held = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     let port = held.local_addr().unwrap().port().to_string();
-    let text = home
-        .run(&["init", "--port-range", &port])
-        .stdout_of_success();
+    let init = home.run(&format!("init --port-range {port}"));
+    let text = init.stdout_of_success();
     assert!(text.contains(&format!("port {port} of ")), "{text}");
     assert!(text.contains("is taken by another program"), "{text}");
 }
@@ -77,14 +74,13 @@ fn a_port_of_the_range_that_is_taken_is_named() {
 #[test]
 fn explain_has_cause_and_remedy_of_what_the_programs_print() {
     let home = Home::new();
-    let text = home.run(&["explain", "symmetric_both"]).stdout_of_success();
+    let text = home.run("explain symmetric_both").stdout_of_success();
     assert!(
         text.contains("Both NATs") && text.lines().count() == 1,
         "{text}"
     );
-    home.run(&["explain", "nonsense"])
-        .is_usage(&["nonsense", "lists all"]);
-    let all = home.run(&["explain"]).stdout_of_success();
+    home.refuses(&["explain nonsense => nonsense | lists all"]);
+    let all = home.run("explain").stdout_of_success();
     assert!(
         all.lines().any(|line| line.starts_with("no_token ")),
         "{all}"

@@ -20,12 +20,15 @@ use home::{Home, PEER, finished};
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_protocol::join::{Token, TokenId};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_p2pnode");
+const KEY_FILE: &str = "P2PNODE_IDENTITY_KEY_FILE";
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A home with a key, and its peer id.
 fn with_key() -> (Home, PeerId) {
     let home = Home::new();
-    let id = home.run(&["id"]).stdout_of_success();
+    let id = home.run("id").stdout_of_success();
     let id = id.trim().parse().unwrap();
     (home, id)
 }

@@ -6,11 +6,15 @@
 //!    back on that connection ([`DialBack`]).
 //! 3. It answers with a [`Response`]: which address it was, and how far the dial came.
 //!
+//! Before it dials an address other than the one at which it sees the peer, a server of another make asks for 30 to 100 kB of data, so
+//! that a dial costs the asking peer more than the dialed host. The peer sends them. A p2pnode relay asks for none: it dials no such
+//! address.
+//!
 //! Each message is one protocol buffer in a [`varint`] frame.
 
-use std::io;
+use std::{io, ops::RangeInclusive};
 
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{AsyncRead, AsyncWrite, AsyncWriteExt as _, FutureExt as _, future::BoxFuture};
 use libp2p::{Multiaddr, Stream, StreamProtocol};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -22,6 +26,12 @@ const MAX_MESSAGE: usize = 4096;
 
 /// The most addresses of a request that are looked at.
 pub const MAX_ADDRESSES: usize = 16;
+
+/// The bytes of data that a server may ask for. A peer that is asked for others sends none.
+const DATA: RangeInclusive<u64> = 30_000..=100_000;
+
+/// The data of one message. The specification allows 4,096.
+const DATA_MESSAGE: u64 = 4_000;
 
 /// The exchange by which a peer asks.
 #[derive(Debug)]
@@ -90,11 +100,10 @@ mod wire {
         Request(DialRequest),
         #[prost(message, tag = "2")]
         Response(DialResponse),
-        /// The relay wants data before it dials an address of another host. A p2pnode relay dials none.
         #[prost(message, tag = "3")]
-        DataRequest(Empty),
+        DataRequest(DataRequest),
         #[prost(message, tag = "4")]
-        DataResponse(Empty),
+        DataResponse(DataResponse),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -116,7 +125,18 @@ mod wire {
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Empty {}
+    pub(super) struct DataRequest {
+        #[prost(uint32, tag = "1")]
+        pub(super) addr_idx: u32,
+        #[prost(uint64, tag = "2")]
+        pub(super) num_bytes: u64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct DataResponse {
+        #[prost(bytes = "vec", tag = "1")]
+        pub(super) data: Vec<u8>,
+    }
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct DialBack {
@@ -244,6 +264,19 @@ impl exchange::Protocol for Autonat {
     fn write_answer(stream: &mut Stream, answer: Response) -> BoxFuture<'_, io::Result<()>> {
         write(stream, answer.encode())
     }
+
+    fn converse<'a>(
+        stream: &'a mut Stream,
+        request: &'a Request,
+    ) -> BoxFuture<'a, io::Result<Response>> {
+        async move {
+            let response = converse(stream, request).await;
+            // The server may have closed the stream before. The answer is here.
+            let _closed = stream.close().await;
+            response
+        }
+        .boxed()
+    }
 }
 
 impl exchange::Protocol for DialBack {
@@ -277,6 +310,32 @@ impl exchange::Protocol for DialBack {
     }
 }
 
+/// Asks, and sends the data if the server wants some.
+async fn converse(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &Request,
+) -> io::Result<Response> {
+    varint::write(stream, &request.encode()).await?;
+    let mut answer = varint::read(MAX_MESSAGE, stream).await?;
+    if let Some(wire::Body::DataRequest(wanted)) = body(&answer) {
+        let is_listed =
+            usize::try_from(wanted.addr_idx).is_ok_and(|address| address < request.addresses.len());
+        if !is_listed || !DATA.contains(&wanted.num_bytes) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut left = wanted.num_bytes;
+        while left > 0 {
+            let length = left.min(DATA_MESSAGE);
+            left -= length;
+            let data = vec![0; usize::try_from(length).unwrap_or_default()];
+            let data = wire::Body::DataResponse(wire::DataResponse { data });
+            varint::write(stream, &message(data)).await?;
+        }
+        answer = varint::read(MAX_MESSAGE, stream).await?;
+    }
+    Response::decode(&answer).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 fn read<T: Send + 'static>(
     stream: &mut Stream,
     decode: impl FnOnce(&[u8]) -> Option<T> + Send + 'static,
@@ -295,6 +354,12 @@ fn write(stream: &mut Stream, bytes: Vec<u8>) -> BoxFuture<'_, io::Result<()>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use futures::executor::block_on;
     use proptest::prelude::*;
 
     use super::*;
@@ -333,6 +398,91 @@ mod tests {
         };
         let read = Request::decode(&message(wire::Body::Request(request))).unwrap();
         assert_eq!(read.addresses, vec![None; MAX_ADDRESSES]);
+    }
+
+    /// A stream on which all that will come is there already.
+    struct Canned {
+        comes: io::Cursor<Vec<u8>>,
+        sent: Vec<u8>,
+    }
+
+    impl AsyncRead for Canned {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            to: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(io::Read::read(&mut self.comes, to))
+        }
+    }
+
+    impl AsyncWrite for Canned {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            from: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(io::Write::write(&mut self.sent, from))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What a client of a server that wants data gets, and the bytes of data in each of its messages.
+    fn asked_for(num_bytes: u64, addr_idx: u32) -> (io::Result<Response>, Vec<usize>) {
+        let request = Request {
+            addresses: vec![Some("/ip4/1.2.3.4/tcp/5".parse().unwrap())],
+            nonce: 7,
+        };
+        let wanted = wire::DataRequest {
+            addr_idx,
+            num_bytes,
+        };
+        let answer = Response::Dialed {
+            address: 0,
+            outcome: Outcome::Reached,
+        };
+        let mut comes = Vec::new();
+        for bytes in [message(wire::Body::DataRequest(wanted)), answer.encode()] {
+            block_on(varint::write(&mut comes, &bytes)).unwrap();
+        }
+        let mut stream = Canned {
+            comes: io::Cursor::new(comes),
+            sent: Vec::new(),
+        };
+        let response = block_on(converse(&mut stream, &request));
+        let mut sent = &stream.sent[..];
+        let first = block_on(varint::read(MAX_MESSAGE, &mut sent)).unwrap();
+        assert_eq!(Request::decode(&first), Some(request));
+        let mut data = Vec::new();
+        while let Ok(bytes) = block_on(varint::read(MAX_MESSAGE, &mut sent)) {
+            let Some(wire::Body::DataResponse(message)) = body(&bytes) else {
+                panic!("{bytes:?}");
+            };
+            data.push(message.data.len());
+        }
+        (response, data)
+    }
+
+    #[test]
+    fn a_server_that_wants_data_gets_what_it_wants_within_the_bounds_of_the_specification() {
+        for wanted in [30_000, 99_999, 100_000] {
+            let (asked, data) = asked_for(wanted, 0);
+            assert!(matches!(asked, Ok(Response::Dialed { .. })), "{asked:?}");
+            assert_eq!(data.iter().sum::<usize>(), usize::try_from(wanted).unwrap());
+            assert!(data.iter().all(|length| (1..=4096).contains(length)));
+        }
+        for (wanted, address) in [(29_999, 0), (100_001, 0), (u64::MAX, 0), (30_000, 1)] {
+            let (asked, data) = asked_for(wanted, address);
+            assert!(asked.is_err(), "{wanted}: {asked:?}");
+            assert!(data.is_empty());
+        }
     }
 
     proptest! {

@@ -14,17 +14,16 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     io,
-    task::{Context, Poll},
     time::Duration,
 };
 
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, future::BoxFuture};
 use libp2p::{
-    InboundUpgrade, Multiaddr, OutboundUpgrade, PeerId, Stream, StreamProtocol,
-    core::{Endpoint, UpgradeInfo, transport::PortUse},
+    InboundUpgrade, OutboundUpgrade, PeerId, Stream, StreamProtocol,
+    core::UpgradeInfo,
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, OneShotHandler,
-        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, OneShotHandler, THandlerOutEvent,
+        ToSwarm,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -117,26 +116,7 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = OneShotHandler<Notice, Notice, Delivery>;
     type ToSwarm = Draining;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(OneShotHandler::default())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(OneShotHandler::default())
-    }
+    crate::handlers!(self => OneShotHandler::default());
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         if let FromSwarm::ConnectionClosed(closed) = event {
@@ -161,9 +141,7 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Draining, THandlerInEvent<Self>>> {
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+    crate::polls!(self.queue);
 }
 
 /// The stream that announces it.

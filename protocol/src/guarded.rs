@@ -13,15 +13,17 @@ use std::{
 
 use libp2p::{
     Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
     swarm::{
-        CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
-        FromSwarm, NetworkBehaviour, SubstreamProtocol, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, handler::ConnectionEvent,
+        CloseConnection, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, NetworkBehaviour,
+        SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        handler::ConnectionEvent,
     },
 };
 
-use crate::bucket::{Bucket, Measure};
+use crate::{
+    behaviour::{EventOf, PollOf},
+    bucket::{Bucket, Measure},
+};
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,57 +139,10 @@ impl<B: NetworkBehaviour, G: Guard> NetworkBehaviour for Guarded<B, G> {
     type ConnectionHandler = Handler<THandler<B>, G::Streams>;
     type ToSwarm = B::ToSwarm;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.inner
-            .handle_pending_inbound_connection(connection, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner
-            .handle_pending_outbound_connection(connection, peer, addresses, role)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = self
-            .inner
-            .handle_established_inbound_connection(connection, peer, local, remote)?;
-        Ok(Handler::new(inner, self.guard.connected(peer, remote)))
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = self
-            .inner
-            .handle_established_outbound_connection(connection, peer, address, role, port_use)?;
-        Ok(Handler::new(inner, self.guard.connected(peer, address)))
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm) {
-        self.inner.on_swarm_event(event);
-    }
+    crate::wraps!(self.inner, |inner, peer, remote| Handler::new(
+        inner,
+        self.guard.connected(peer, remote)
+    ));
 
     fn on_connection_handler_event(
         &mut self,
@@ -275,12 +230,7 @@ impl<H: ConnectionHandler, S: FnMut() -> Verdict + Send + 'static> ConnectionHan
         self.inner.connection_keep_alive()
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<
-        ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>,
-    > {
+    fn poll(&mut self, cx: &mut Context<'_>) -> PollOf<Self> {
         if self.flood == Flood::Seen {
             self.flood = Flood::Reported;
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(Report::Flooded));
@@ -300,16 +250,7 @@ impl<H: ConnectionHandler, S: FnMut() -> Verdict + Send + 'static> ConnectionHan
         self.inner.on_behaviour_event(event);
     }
 
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<
-            '_,
-            Self::InboundProtocol,
-            Self::OutboundProtocol,
-            Self::InboundOpenInfo,
-            Self::OutboundOpenInfo,
-        >,
-    ) {
+    fn on_connection_event(&mut self, event: EventOf<'_, Self>) {
         if matches!(event, ConnectionEvent::FullyNegotiatedInbound(_)) {
             match (self.streams)() {
                 Verdict::Serve => {}

@@ -2,6 +2,7 @@
 
 pub mod addr;
 pub mod autonat;
+pub mod behaviour;
 pub mod bucket;
 pub mod circuit;
 pub mod dcutr;
@@ -17,6 +18,7 @@ pub mod hop;
 pub mod introduction;
 pub mod join;
 pub mod mapping;
+mod named;
 pub mod pending_futures;
 pub mod ping;
 pub mod port_search;

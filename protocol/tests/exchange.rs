@@ -6,21 +6,12 @@
     reason = "a test waits for one event among many"
 )]
 
-use std::{
-    collections::VecDeque,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder,
-    core::{Endpoint, transport::PortUse},
-    noise,
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, SwarmEvent,
-        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-    },
+    PeerId, Swarm, SwarmBuilder, noise,
+    swarm::{ConnectionId, NetworkBehaviour, NotifyHandler, SwarmEvent, THandlerOutEvent, ToSwarm},
     tcp, yamux,
 };
 use p2pnode_protocol::{
@@ -64,28 +55,8 @@ impl<S: Protocol, C: Protocol> NetworkBehaviour for Party<S, C> {
     type ConnectionHandler = Handler<S, C>;
     type ToSwarm = Report<S, C>;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    p2pnode_protocol::handlers!(self => self.handler());
+    p2pnode_protocol::no_swarm_events!();
 
     fn on_connection_handler_event(
         &mut self,
@@ -96,9 +67,7 @@ impl<S: Protocol, C: Protocol> NetworkBehaviour for Party<S, C> {
         self.queue.push_back(ToSwarm::GenerateEvent(report));
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Report<S, C>, THandlerInEvent<Self>>> {
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+    p2pnode_protocol::polls!(self.queue);
 }
 
 type Node = Swarm<Party<Notify, Introduce>>;

@@ -10,21 +10,15 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::atomic::{AtomicUsize, Ordering},
-    task::{Context, Poll},
     time::Duration,
 };
 
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder,
-    core::{Endpoint, transport::PortUse},
-    identify,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, identify,
     identity::Keypair,
     noise,
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, SwarmEvent,
-        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-    },
+    swarm::{ConnectionId, NetworkBehaviour, NotifyHandler, SwarmEvent, THandlerOutEvent, ToSwarm},
     tcp, yamux,
 };
 use p2pnode_protocol::{
@@ -95,28 +89,8 @@ impl NetworkBehaviour for Asks {
     type ConnectionHandler = Handler<Notify, Introduce>;
     type ToSwarm = Report<Notify, Introduce>;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    p2pnode_protocol::handlers!(self => self.handler());
+    p2pnode_protocol::no_swarm_events!();
 
     fn on_connection_handler_event(
         &mut self,
@@ -127,9 +101,7 @@ impl NetworkBehaviour for Asks {
         self.queue.push_back(ToSwarm::GenerateEvent(report));
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+    p2pnode_protocol::polls!(self.queue);
 }
 
 #[derive(NetworkBehaviour)]

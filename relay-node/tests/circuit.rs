@@ -6,8 +6,6 @@
     reason = "a test waits for one event among many"
 )]
 
-#[macro_use]
-mod handlers;
 mod harness;
 mod peer;
 mod raw;

@@ -1,95 +1,27 @@
 //! `relay-node`'s command line from outside: what it prints where, and its exit codes.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    reason = "what test files share, not each of them uses"
+)]
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    process::{Command, Output},
-};
+#[path = "../../node/tests/home/mod.rs"]
+mod home;
 
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use home::{Home, PEER, finished};
 use serde_json::Value as Json;
-use tempfile::TempDir;
 
-const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
-
-/// A home of its own, so that no test touches the user's files or another test's.
-struct Home(TempDir);
-
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
-        let path = self.path(name);
-        fs::write(&path, content).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        path
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relay-node"));
-        command
-            .env_clear()
-            .env("HOME", self.0.path())
-            // The default of root is outside of the home.
-            .env(
-                "RELAY_NODE_IDENTITY_KEY_FILE",
-                self.path("state/identity.key"),
-            )
-            .current_dir(self.0.path());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Ended {
-        ended(self.command().args(args).output().unwrap())
-    }
-}
-
-fn ended(output: Output) -> Ended {
-    Ended {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-impl Ended {
-    /// One line on stderr that holds all of `parts`, nothing on stdout, and exit code 2.
-    #[track_caller]
-    fn is_usage(&self, parts: &[&str]) {
-        assert_eq!(self.code, Some(2), "{}", self.stderr);
-        assert_eq!(self.stdout, "");
-        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
-        assert!(self.stderr.starts_with("error: "), "{}", self.stderr);
-        for part in parts {
-            assert!(self.stderr.contains(part), "{part}: {}", self.stderr);
-        }
-    }
-
-    #[track_caller]
-    fn stdout_of_success(self) -> String {
-        assert_eq!(self.code, Some(0), "{}", self.stderr);
-        assert_eq!(self.stderr, "");
-        self.stdout
-    }
-}
+const PROGRAM: &str = env!("CARGO_BIN_EXE_relay-node");
+const KEY_FILE: &str = "RELAY_NODE_IDENTITY_KEY_FILE";
 
 #[test]
 fn id_makes_the_key_once_and_prints_the_peer_id_alone() {
     let home = Home::new();
-    let first = home.run(&["id"]).stdout_of_success();
+    let first = home.run("id").stdout_of_success();
     assert!(first.starts_with("12D3KooW"), "{first}");
     assert_eq!(first.lines().count(), 1);
     let key = home.path("state/identity.key");
@@ -97,7 +29,7 @@ fn id_makes_the_key_once_and_prints_the_peer_id_alone() {
         fs::metadata(&key).unwrap().permissions().mode() & 0o7777,
         0o600
     );
-    assert_eq!(home.run(&["id"]).stdout_of_success(), first);
+    assert_eq!(home.run("id").stdout_of_success(), first);
 }
 
 #[test]
@@ -114,7 +46,7 @@ fn a_key_file_that_cannot_be_used_is_named_with_the_remedy_and_never_lost() {
             ),
         ] {
             let before = fs::read(home.path(key)).unwrap();
-            home.run(&[command, "--key", key]).is_usage(&parts);
+            home.run(&format!("{command} --key {key}")).is_usage(&parts);
             assert_eq!(fs::read(home.path(key)).unwrap(), before);
         }
     }
@@ -128,7 +60,7 @@ fn config_tells_faults_values_origins_and_its_schema() {
         "listen: []\nlimits: { circuit_bytes: 1 gig, circuits: -1, reservation_duration: 60 }\nexternal: [/ip4/0.0.0.0/tcp/1]\nrelays: [/ip4/203.0.113.7/tcp/443]\n",
         0o644,
     );
-    let ended = home.run(&["config", "check", "--config", "bad.yaml"]);
+    let ended = home.run("config check --config bad.yaml");
     assert_eq!(ended.code, Some(2));
     let starts = [
         "error: bad.yaml:1:9: listen: is an empty list",
@@ -150,11 +82,11 @@ fn config_tells_faults_values_origins_and_its_schema() {
         0o644,
     );
     let check = home
-        .run(&["config", "check", "--config", "good.yaml"])
+        .run("config check --config good.yaml")
         .stdout_of_success();
     assert_eq!(check, "configuration is valid\n");
     let json = home
-        .run(&["config", "show", "--json", "--config", "good.yaml"])
+        .run("config show --json --config good.yaml")
         .stdout_of_success();
     assert!(
         json.contains(r#"{"key":"limits.circuit_bytes","value":"1GiB","from":"good.yaml:1:26"}"#),
@@ -166,7 +98,7 @@ fn config_tells_faults_values_origins_and_its_schema() {
     );
 
     let schema: Json =
-        serde_json::from_str(&home.run(&["config", "schema"]).stdout_of_success()).unwrap();
+        serde_json::from_str(&home.run("config schema").stdout_of_success()).unwrap();
     for line in json.lines() {
         let line: Json = serde_json::from_str(line).unwrap();
         let key = line["key"].as_str().unwrap();
@@ -178,19 +110,16 @@ fn config_tells_faults_values_origins_and_its_schema() {
 #[test]
 fn a_token_is_created_offline_and_explained() {
     let home = Home::new();
-    let relay = home.run(&["id"]).stdout_of_success();
-    let create = ["token", "create", "--peer", PEER, "--expires", "30d"];
-    let token = home.run(&create).stdout_of_success();
+    let relay = home.run("id").stdout_of_success();
+    let create = "token create --peer $PEER --expires 30d";
+    let token = home.run(create).stdout_of_success();
     assert!(token.starts_with("p2pjoin1_"), "{token}");
     assert_eq!(token.lines().count(), 1);
-    assert_ne!(
-        home.run(&create).stdout_of_success(),
-        token,
-        "each has an id of its own"
-    );
-    let shown = home
-        .run(&["token", "show", token.trim()])
-        .stdout_of_success();
+    let next = home.run(create).stdout_of_success();
+    assert_ne!(next, token, "each has an id of its own");
+    let token = token.trim();
+    let show = format!("token show {token}");
+    let shown = home.run(&show).stdout_of_success();
     for part in [
         PEER,
         relay.trim(),
@@ -200,45 +129,29 @@ fn a_token_is_created_offline_and_explained() {
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
-    let json = |args: &[&str]| -> Json {
-        serde_json::from_str(&home.run(args).stdout_of_success()).unwrap()
+    let json = |args: &str| -> Json {
+        let text = home.run(&format!("{args} --json")).stdout_of_success();
+        serde_json::from_str(&text).unwrap()
     };
-    let shown = json(&["token", "show", token.trim(), "--json"]);
+    let shown = json(&show);
     assert_eq!(shown["peer"], PEER);
     assert_eq!(shown["this_relay"], true);
     assert_eq!(shown["expired"], false);
     assert_eq!(shown["revoked"], Json::Null);
     home.file("empty.yaml", "access: {}\n", 0o644);
-    let file = ["token", "show", token.trim(), "--config", "empty.yaml"];
-    let text = home.run(&file).stdout_of_success();
+    let file = home.run(&format!("{show} --config empty.yaml"));
+    let text = file.stdout_of_success();
     assert!(text.contains("revoked  no\n"), "{text}");
     let id = shown["id"].as_str().unwrap();
     home.file("revoked", format!("{id} # lost\n"), 0o644);
     home.file("relay.yaml", "access: { revoked_file: revoked }\n", 0o644);
-    let shown = json(&[
-        "token",
-        "show",
-        token.trim(),
-        "--json",
-        "--config",
-        "relay.yaml",
-    ]);
+    let shown = json(&format!("{show} --config relay.yaml"));
     assert_eq!(shown["revoked"], true);
-    let other = json(&[
-        "token",
-        "create",
-        "--peer",
-        PEER,
-        "--expires",
-        "1s",
-        "--key",
-        "other.key",
-        "--json",
-    ]);
+    let other = json("token create --peer $PEER --expires 1s --key other.key");
     assert_eq!(other["new_key"], "other.key");
-    let shown = json(&["token", "show", other["token"].as_str().unwrap(), "--json"]);
+    let shown = json(&format!("token show {}", other["token"].as_str().unwrap()));
     assert_eq!(shown["this_relay"], false);
-    let shown = json(&["token", "show", token.trim(), "--json", "--key", "none.key"]);
+    let shown = json(&format!("{show} --key none.key"));
     assert_eq!(shown["this_relay"], Json::Null);
     assert!(!home.path("none.key").exists());
 }
@@ -246,7 +159,7 @@ fn a_token_is_created_offline_and_explained() {
 #[test]
 fn all_faults_of_a_wanted_token_are_told_at_once_and_none_is_made() {
     let home = Home::new();
-    let ended = home.run(&["token", "create", "--peer", "bob", "--expires", "30"]);
+    let ended = home.run("token create --peer bob --expires 30");
     assert_eq!(ended.code, Some(2));
     assert_eq!(ended.stdout, "");
     let lines: Vec<_> = ended.stderr.lines().collect();
@@ -262,30 +175,14 @@ fn all_faults_of_a_wanted_token_are_told_at_once_and_none_is_made() {
         ended.stderr
     );
     assert!(!home.path("state").exists());
-    let zero = ["token", "create", "--peer", PEER, "--expires", "0s"];
-    home.run(&zero).is_usage(&["--expires: ", "is zero"]);
-    for (args, parts) in [
-        (&["token"][..], &["--help"][..]),
-        (&["token", "create"], &["--peer", "--expires"]),
-        (&["token", "show"], &["<TOKEN>"]),
-        (
-            &["token", "show", "x"],
-            &["TOKEN: ", "\"x\" does not begin with p2pjoin1_"],
-        ),
-        (
-            &["token", "show", "p2pjoin1_abc"],
-            &["TOKEN: ", "is damaged"],
-        ),
-        (&["token", "show", "p2pjoin1_*"], &["TOKEN: ", "is damaged"]),
-    ] {
-        if args.len() > 1 {
-            let ended = home.run(args);
-            assert_eq!(ended.code, Some(2), "{}", ended.stderr);
-            for part in parts {
-                assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
-            }
-        }
-    }
+    home.refuses(&[
+        "token create --peer $PEER --expires 0s => --expires: | is zero",
+        "token create => --peer | --expires",
+        "token show => <TOKEN> | --help",
+        "token show x => TOKEN: | \"x\" does not begin with p2pjoin1_",
+        "token show p2pjoin1_abc => TOKEN: | is damaged",
+        "token show p2pjoin1_* => TOKEN: | is damaged",
+    ]);
 }
 
 #[test]
@@ -294,7 +191,7 @@ fn faults_of_access_are_told_with_the_line_of_the_file_of_revoked_tokens() {
     home.file("revoked", "00000000000000ff\nnonsense\n\nmore\n", 0o644);
     let yaml = "access: { tokens: maybe, revoked: [xyz], revoked_file: revoked }\nlimits: { memory: 1 gig }\ncontrol: { socket: 7 }\njoin: {}\n";
     home.file("bad.yaml", yaml, 0o644);
-    let ended = home.run(&["config", "check", "--config", "bad.yaml"]);
+    let ended = home.run("config check --config bad.yaml");
     assert_eq!(ended.code, Some(2));
     for part in [
         "access.tokens: ",
@@ -308,7 +205,7 @@ fn faults_of_access_are_told_with_the_line_of_the_file_of_revoked_tokens() {
         assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
     }
     home.file("missing.yaml", "access: { revoked_file: nowhere }\n", 0o644);
-    home.run(&["run", "--config", "missing.yaml"]).is_usage(&[
+    home.run("run --config missing.yaml").is_usage(&[
         "access.revoked_file: cannot read nowhere",
         "give a file of ids that exists",
     ]);
@@ -327,7 +224,7 @@ fn status_without_a_relay_names_the_socket_and_the_remedy() {
         ] {
             let mut command = home.command();
             command.env("RELAY_NODE_CONTROL_SOCKET", socket);
-            let ended = ended(command.args(args).output().unwrap());
+            let ended = finished(command.args(args).output().unwrap());
             assert_eq!(ended.code, Some(1), "{}", ended.stderr);
             assert_eq!(ended.stdout, "");
             assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
@@ -348,17 +245,17 @@ fn completions_and_the_manual_are_printed() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         assert!(
-            home.run(&["completions", shell])
+            home.run(&format!("completions {shell}"))
                 .stdout_of_success()
                 .contains("external"),
             "{shell}"
         );
     }
-    let manual = home.run(&["man"]).stdout_of_success();
+    let manual = home.run("man").stdout_of_success();
     for part in [".TH relay-node 1", ".TH relay-node-run", "Exit codes"] {
         assert!(manual.contains(part), "{part}");
     }
-    let version = home.run(&["--version"]).stdout_of_success();
+    let version = home.run("--version").stdout_of_success();
     assert_eq!(
         version,
         format!("relay-node {}\n", env!("CARGO_PKG_VERSION"))
@@ -368,63 +265,29 @@ fn completions_and_the_manual_are_printed() {
 #[test]
 fn wrong_usage_is_one_line_and_exit_code_2() {
     let home = Home::new();
-    let with_peer = format!("/ip4/192.0.2.1/tcp/1/p2p/{PEER}");
-    for (args, parts) in [
-        (&["bogus"][..], &["'bogus'", "--help"][..]),
-        (&["run", "--bogus"], &["'--bogus'", "--help"]),
-        (&["status", "PEER"], &["'PEER'", "--help"]),
-        (&["status", "--watch=1"], &["'1'", "--watch", "--help"]),
-        (&["status", "--config", "missing.yaml"], &["missing.yaml"]),
-        (
-            &["run", "--listen", "443"],
-            &["--listen: ", "is not a multiaddr"],
-        ),
-        (
-            &["run", "--listen", "/ip4/0.0.0.0/udp/443"],
-            &["--listen: ", "append /quic-v1"],
-        ),
-        (
-            &["run", "--listen", "/dns/a/tcp/443"],
-            &["--listen: ", "listen on an IP address"],
-        ),
-        (
-            &["run", "--external", "/ip4/192.0.2.1/tcp/0"],
-            &["--external: ", "port 0"],
-        ),
-        (
-            &["run", "--external", &with_peer],
-            &["--external: ", "drop /p2p/<id>"],
-        ),
-        (
-            &["run", "--log", "loud"],
-            &["--log: ", "\"loud\" is not a level"],
-        ),
-        (
-            &["run", "--log-format", "xml"],
-            &["--log-format: ", "text or json"],
-        ),
-        (
-            &["run", "--config", "missing.yaml"],
-            &["missing.yaml", "No such file"],
-        ),
-    ] {
-        home.run(args).is_usage(parts);
-    }
+    home.refuses(&[
+        "bogus => 'bogus' | --help",
+        "run --bogus => '--bogus' | --help",
+        "status PEER => 'PEER' | --help",
+        "status --watch=1 => '1' | --watch | --help",
+        "status --config missing.yaml => missing.yaml",
+        "run --listen 443 => --listen: | is not a multiaddr",
+        "run --listen /ip4/0.0.0.0/udp/443 => --listen: | append /quic-v1",
+        "run --listen /dns/a/tcp/443 => --listen: | listen on an IP address",
+        "run --external /ip4/192.0.2.1/tcp/0 => --external: | port 0",
+        "run --external /ip4/192.0.2.1/tcp/1/p2p/$PEER => --external: | drop /p2p/<id>",
+        "run --log loud => --log: | \"loud\" is not a level",
+        "run --log-format xml => --log-format: | text or json",
+        "run --config missing.yaml => missing.yaml | No such file",
+    ]);
 }
 
 #[test]
 fn what_init_writes_is_taken_and_is_not_written_over() {
     let home = Home::new();
-    let args = [
-        "init",
-        "--external",
-        "127.0.0.1",
-        "--port",
-        "46110",
-        "--tokens",
-    ];
-    let text = home.run(&args).stdout_of_success();
-    let id = home.run(&["id"]).stdout_of_success();
+    let args = "init --external 127.0.0.1 --port 46110 --tokens";
+    let text = home.run(args).stdout_of_success();
+    let id = home.run("id").stdout_of_success();
     for part in [
         "wrote    relay-node.yaml".to_owned(),
         "port     46110 is free".to_owned(),
@@ -437,10 +300,10 @@ fn what_init_writes_is_taken_and_is_not_written_over() {
     ] {
         assert!(text.contains(&part), "{part}: {text}");
     }
-    let checked = home.run(&["config", "check", "--config", "relay-node.yaml"]);
+    let checked = home.run("config check --config relay-node.yaml");
     assert_eq!(checked.stdout_of_success(), "configuration is valid\n");
-    home.run(&args)
-        .is_usage(&["relay-node.yaml exists", "--force"]);
-    home.run(&["init", "--external", "relay:443", "--output", "-"])
-        .is_usage(&["relay:443", "without a port"]);
+    home.refuses(&[
+        &format!("{args} => relay-node.yaml exists | --force"),
+        "init --external relay:443 --output - => relay:443 | without a port",
+    ]);
 }

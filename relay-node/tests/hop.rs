@@ -6,26 +6,16 @@
     reason = "a test waits for one event among many"
 )]
 
-#[macro_use]
-mod handlers;
 mod harness;
 mod peer;
 
 use harness::{Relay, config, free_port, reserve, start};
-use libp2p::{
-    Multiaddr, PeerId, Swarm,
-    identity::Keypair,
-    multiaddr::Protocol,
-    swarm::{
-        ConnectionId, SwarmEvent,
-        dial_opts::{DialOpts, PeerCondition},
-    },
-};
+use libp2p::{Multiaddr, PeerId, Swarm, identity::Keypair, multiaddr::Protocol, swarm::SwarmEvent};
 use p2pnode_protocol::{
     Family, Transport,
     hop::{self, Answer, Leg, Refusal, Request},
 };
-use peer::{Behaviour, BehaviourEvent, until, until_with};
+use peer::{Behaviour, BehaviourEvent, connect, garbage, until, until_connected, until_with};
 
 /// A relay, a peer with a reservation over `listener_over`, and one with a circuit to it over `dialer_over`.
 struct Circuit {
@@ -56,31 +46,7 @@ async fn dial(dialer: &mut Swarm<Behaviour>, listener: &mut Swarm<Behaviour>, re
         .with(Protocol::P2pCircuit)
         .with(Protocol::P2p(destination));
     dialer.dial(address).expect("a circuit address");
-    until_with(dialer, listener, |event| match event {
-        SwarmEvent::ConnectionEstablished { peer_id, .. } => {
-            (*peer_id == destination).then_some(())
-        }
-        _ => None,
-    })
-    .await;
-}
-
-/// One more connection to the relay.
-async fn connect(swarm: &mut Swarm<Behaviour>, relay: &Relay, address: &Multiaddr) -> ConnectionId {
-    let opts = DialOpts::peer_id(relay.peer)
-        .addresses(vec![address.clone()])
-        .condition(PeerCondition::Always)
-        .build();
-    let wanted = opts.connection_id();
-    swarm.dial(opts).expect("an address");
-    until(swarm, |event| match event {
-        SwarmEvent::ConnectionEstablished { connection_id, .. } => {
-            (*connection_id == wanted).then_some(())
-        }
-        _ => None,
-    })
-    .await;
-    wanted
+    until_connected(dialer, listener, destination).await;
 }
 
 fn question(peer: PeerId, dialed: bool) -> Vec<u8> {
@@ -95,14 +61,9 @@ fn question(peer: PeerId, dialed: bool) -> Vec<u8> {
 }
 
 /// What the relay sends back to `bytes`, as it is.
-async fn send(
-    relay: &Relay,
-    asker: &mut Swarm<Behaviour>,
-    connection: Option<ConnectionId>,
-    bytes: Vec<u8>,
-) -> Option<Vec<u8>> {
+async fn send(relay: &Relay, asker: &mut Swarm<Behaviour>, bytes: Vec<u8>) -> Option<Vec<u8>> {
     let ask = &mut asker.behaviour_mut().ask;
-    ask.send(relay.peer, connection, bytes);
+    ask.send_over(hop::PROTOCOL, relay.peer, bytes);
     until(asker, |event| match event {
         SwarmEvent::Behaviour(BehaviourEvent::Ask(answer)) => Some(answer.clone()),
         _ => None,
@@ -111,7 +72,7 @@ async fn send(
 }
 
 async fn ask(relay: &Relay, asker: &mut Swarm<Behaviour>, other: PeerId, dialed: bool) -> Answer {
-    let bytes = send(relay, asker, None, question(other, dialed)).await;
+    let bytes = send(relay, asker, question(other, dialed)).await;
     let mut bytes = futures::io::Cursor::new(bytes.expect("an answer"));
     hop::read(&mut bytes).await.expect("an answer")
 }
@@ -144,7 +105,7 @@ async fn the_leg_is_the_connection_of_the_reservation_though_the_peer_has_others
     let relay = start(config(free_port())).await;
     let (mut listener, _) = reserve(relay.peer, relay.tcp()).await;
     let quic = relay.quic().clone();
-    connect(&mut listener, &relay, &quic).await;
+    connect(&mut listener, relay.peer, &quic).await;
     let mut dialer = peer::swarm(Keypair::generate_ed25519());
     dial(&mut dialer, &mut listener, &quic).await;
     let far = leg(&ask(&relay, &mut dialer, *listener.local_peer_id(), true).await);
@@ -162,7 +123,7 @@ async fn a_stranger_is_refused_alike_whether_there_is_a_circuit_or_not() {
     let refused = Answer::Refused(Refusal::NotAParty);
     let mut stranger = peer::swarm(Keypair::generate_ed25519());
     let quic = relay.quic().clone();
-    connect(&mut stranger, &relay, &quic).await;
+    connect(&mut stranger, relay.peer, &quic).await;
     let others = [
         *listener.local_peer_id(),
         *dialer.local_peer_id(),
@@ -204,26 +165,9 @@ async fn garbage_gets_no_answer_and_the_relay_serves_on() {
         listener,
     } = circuit(Relay::quic, Relay::quic).await;
     let destination = *listener.local_peer_id();
-    let framed = |body: &[u8]| {
-        let length = u16::try_from(body.len()).expect("short");
-        [&length.to_be_bytes()[..], body].concat()
-    };
-    let mut truncated = question(destination, true);
-    truncated.pop();
-    let hostile = [
-        Vec::new(),
-        vec![0],
-        truncated,
-        vec![0xff; 100_000],
-        framed(b"{"),
-        framed(b"null"),
-        framed(&[0xff; 1024]),
-        framed(br#"{"peer":"12D3KooW","dialed":true}"#),
-        framed(&[b'['; 1024]),
-    ];
-    for bytes in hostile {
+    for bytes in garbage(&question(destination, true)) {
         let length = bytes.len();
-        let answer = send(&relay, &mut dialer, None, bytes).await;
+        let answer = send(&relay, &mut dialer, bytes).await;
         assert!(
             answer.is_none_or(|answer| answer.is_empty()),
             "an answer to {length} bytes of garbage"

@@ -6,8 +6,6 @@
     reason = "a test waits for one event among many"
 )]
 
-#[macro_use]
-mod handlers;
 mod harness;
 mod peer;
 
@@ -54,35 +52,21 @@ async fn renewed(swarm: &mut Swarm<Behaviour>) {
     .await;
 }
 
-/// `limit` is set so that one reservation fills it.
-async fn is_full_and_renews(limit: fn(&mut Config), reason: &str) {
+#[tokio::test]
+async fn a_full_source_renews_and_gets_nothing_new() {
     let (mut config, admin) = with_admin();
     // Renewed after three seconds.
     config.limits.reservation_duration = Duration::from_secs(4);
-    limit(&mut config);
+    config.limits.reservations_per_source.ip4 = 1;
     let relay = start(config).await;
     let (mut holder, _) = reserve(relay.peer, relay.quic()).await;
     is_refused(relay.tcp()).await;
     renewed(&mut holder).await;
     let metrics = get(admin, "/metrics").await;
     assert!(metrics.contains("relay_reservations 1\n"), "{metrics}");
-    let denied = format!("relay_denied_total{{reason=\"{reason}\"}} 1\n");
-    assert!(metrics.contains(&denied), "{metrics}");
+    let denied = "relay_denied_total{reason=\"source_reservation_limit\"} 1\n";
+    assert!(metrics.contains(denied), "{metrics}");
     relay.stop().await;
-}
-
-#[tokio::test]
-async fn a_full_relay_renews_and_grants_nothing_new() {
-    is_full_and_renews(|config| config.limits.reservations = 1, "reservation_limit").await;
-}
-
-#[tokio::test]
-async fn a_full_source_renews_and_gets_nothing_new() {
-    is_full_and_renews(
-        |config| config.limits.reservations_per_source.ip4 = 1,
-        "source_reservation_limit",
-    )
-    .await;
 }
 
 #[tokio::test]
@@ -119,6 +103,8 @@ async fn a_relay_that_drains_says_so_refuses_everything_and_ends() {
     let relay = start(config).await;
     let (mut holder, circuit) = reserve(relay.peer, relay.quic()).await;
     let (id, quic, tcp) = (relay.peer, relay.quic().clone(), relay.tcp().clone());
+    let ready = get(admin, "/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
     let ended = relay.ask_to_end();
     until(&mut holder, |event| match event {
         SwarmEvent::Behaviour(BehaviourEvent::Draining(Draining { peer, .. })) => {

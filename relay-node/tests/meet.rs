@@ -6,48 +6,22 @@
     reason = "a test waits for one event among many"
 )]
 
-#[macro_use]
-mod handlers;
 mod harness;
 mod peer;
 
 use std::{net::SocketAddr, time::Duration};
 
 use harness::{Relay, config, free_port, get, reserve, start};
-use libp2p::{
-    Multiaddr, PeerId, Swarm,
-    identity::Keypair,
-    multiaddr::Protocol,
-    swarm::{
-        SwarmEvent,
-        dial_opts::{DialOpts, PeerCondition},
-    },
-};
+use libp2p::{Multiaddr, PeerId, Swarm, identity::Keypair, multiaddr::Protocol, swarm::SwarmEvent};
 use p2pnode_protocol::introduction::{
     self as meet, Answer, Introduction, Notice, Refusal, Request,
 };
-use peer::{Behaviour, BehaviourEvent, until, until_with};
-
-async fn connect(swarm: &mut Swarm<Behaviour>, relay: &Relay, address: &Multiaddr) {
-    let opts = DialOpts::peer_id(relay.peer)
-        .addresses(vec![address.clone()])
-        .condition(PeerCondition::Always)
-        .build();
-    let wanted = opts.connection_id();
-    swarm.dial(opts).expect("an address");
-    until(swarm, |event| match event {
-        SwarmEvent::ConnectionEstablished { connection_id, .. } => {
-            (*connection_id == wanted).then_some(())
-        }
-        _ => None,
-    })
-    .await;
-}
+use peer::{Behaviour, BehaviourEvent, connect, garbage, until, until_connected, until_with};
 
 /// A peer that is connected to the relay over QUIC and has no reservation.
 async fn asker(relay: &Relay) -> Swarm<Behaviour> {
     let mut asker = peer::swarm(Keypair::generate_ed25519());
-    connect(&mut asker, relay, &relay.quic().clone()).await;
+    connect(&mut asker, relay.peer, relay.quic()).await;
     asker
 }
 
@@ -82,7 +56,7 @@ async fn send(
     bytes: Vec<u8>,
 ) -> Option<Vec<u8>> {
     let ask = &mut asker.behaviour_mut().ask;
-    ask.send_over(meet::PROTOCOL, relay.peer, None, bytes);
+    ask.send_over(meet::PROTOCOL, relay.peer, bytes);
     until_with(asker, other, |event| match event {
         SwarmEvent::Behaviour(BehaviourEvent::Ask(answer)) => Some(answer.clone()),
         _ => None,
@@ -169,14 +143,14 @@ async fn who_has_no_reservation_or_takes_no_introductions_is_not_met() {
         let answer = ask(&relay, &mut asker, &mut other, wanted, &[]).await;
         assert_eq!(answer, Answer::Refused(Refusal::NoReservation));
     }
-    let (mut mute, _) = reserve_without_hearing(&relay).await;
+    let mut mute = reserve_without_hearing(&relay).await;
     let wanted = *mute.local_peer_id();
     let answer = ask(&relay, &mut asker, &mut mute, wanted, &[]).await;
     assert_eq!(answer, Answer::Refused(Refusal::Unsupported));
     relay.stop().await;
 }
 
-async fn reserve_without_hearing(relay: &Relay) -> (Swarm<Behaviour>, ()) {
+async fn reserve_without_hearing(relay: &Relay) -> Swarm<Behaviour> {
     let mut swarm = peer::swarm(Keypair::generate_ed25519());
     swarm.behaviour_mut().hear.is_deaf = true;
     let circuit = relay.quic().clone().with(Protocol::P2pCircuit);
@@ -188,20 +162,20 @@ async fn reserve_without_hearing(relay: &Relay) -> (Swarm<Behaviour>, ()) {
         _ => None,
     })
     .await;
-    (swarm, ())
+    swarm
 }
 
 #[tokio::test]
 async fn two_without_a_transport_in_common_meet_once_they_have_one() {
     let relay = start(config(free_port())).await;
     let mut asker = peer::swarm(Keypair::generate_ed25519());
-    connect(&mut asker, &relay, &relay.tcp().clone()).await;
+    connect(&mut asker, relay.peer, relay.tcp()).await;
     let mut over_quic = self::asker(&relay).await;
     let mut destination = destination(&relay, &mut over_quic).await;
     let wanted = *destination.local_peer_id();
     let answer = ask(&relay, &mut asker, &mut destination, wanted, &[]).await;
     assert_eq!(answer, Answer::Refused(Refusal::NothingInCommon));
-    connect(&mut asker, &relay, &relay.quic().clone()).await;
+    connect(&mut asker, relay.peer, relay.quic()).await;
     let answer = ask(&relay, &mut asker, &mut destination, wanted, &[]).await;
     assert!(matches!(answer, Answer::Introduced(_)), "{answer:?}");
     relay.stop().await;
@@ -251,15 +225,7 @@ async fn garbage_gets_no_answer_and_the_relay_serves_on() {
     let mut asker = asker(&relay).await;
     let mut destination = destination(&relay, &mut asker).await;
     let wanted = *destination.local_peer_id();
-    let mut truncated = question(wanted, &[]);
-    truncated.pop();
-    for bytes in [
-        Vec::new(),
-        vec![0],
-        truncated,
-        vec![0xff; 100_000],
-        b"\x00\x04null".to_vec(),
-    ] {
+    for bytes in garbage(&question(wanted, &[])) {
         let length = bytes.len();
         let answer = send(&relay, &mut asker, &mut destination, bytes).await;
         assert!(
@@ -314,11 +280,7 @@ async fn a_relay_that_drains_introduces_nobody() {
     asker
         .dial(circuit.with(Protocol::P2p(wanted)))
         .expect("a circuit address");
-    until_with(&mut asker, &mut destination, |event| match event {
-        SwarmEvent::ConnectionEstablished { peer_id, .. } => (*peer_id == wanted).then_some(()),
-        _ => None,
-    })
-    .await;
+    until_connected(&mut asker, &mut destination, wanted).await;
     let (peer, quic) = (relay.peer, relay.quic().clone());
     let ending = relay.ask_to_end();
     until_with(&mut asker, &mut destination, |event| match event {
@@ -327,7 +289,7 @@ async fn a_relay_that_drains_introduces_nobody() {
     })
     .await;
     let ask = &mut asker.behaviour_mut().ask;
-    ask.send_over(meet::PROTOCOL, peer, None, question(wanted, &[]));
+    ask.send_over(meet::PROTOCOL, peer, question(wanted, &[]));
     let answer = until_with(&mut asker, &mut destination, |event| match event {
         SwarmEvent::Behaviour(BehaviourEvent::Ask(answer)) => Some(answer.clone()),
         _ => None,

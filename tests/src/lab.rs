@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use patchbay::{IpSupport, Ipv4Net, Nat, Router, RouterPreset};
 
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
     delay::{self, Link, Worker},
     host::Host,
     nat::{NatKind, Policy},
-    sandbox,
+    routable, sandbox,
 };
 
 const HOME_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
@@ -46,6 +46,7 @@ pub struct Lab {
     impairment: Option<Option<Worker>>,
     artifacts: Arc<Artifacts>,
     datacenter: Router,
+    is_routable: bool,
 }
 
 pub struct Site {
@@ -100,7 +101,15 @@ impl Lab {
             impairment: None,
             artifacts: Arc::new(artifacts),
             datacenter,
+            is_routable: false,
         })
+    }
+
+    /// Before the first host: gives public hosts and NATs IPv4 addresses that every program takes for public ones.
+    pub fn routable(mut self) -> Result<Self> {
+        routable::exchange(&self.net.ix(), &self.datacenter)?;
+        self.is_routable = true;
+        Ok(self)
     }
 
     pub fn artifacts(&self) -> &Artifacts {
@@ -112,7 +121,16 @@ impl Lab {
     }
 
     pub async fn public_host(&self, name: &str) -> Result<Host> {
-        self.add_host(name, &self.datacenter).await
+        let mut host = self.add_host(name, &self.datacenter).await?;
+        if self.is_routable {
+            routable::public_host(&host.device)?;
+            for ip in &mut host.addresses {
+                if let IpAddr::V4(ip4) = ip {
+                    *ip4 = routable::of(*ip4);
+                }
+            }
+        }
+        Ok(host)
     }
 
     pub async fn site(&self, name: &str, kind: NatKind) -> Result<Site> {
@@ -127,8 +145,17 @@ impl Lab {
                 .await
                 .with_context(|| format!("carrier of {name}"))?;
             carrier.run_sync(pin_bridges)?;
-            apply(&carrier, WAN, Policy::CARRIER)?;
+            apply(&carrier, WAN, Policy::CARRIER, carrier.uplink_ip())?;
             Some(carrier)
+        } else if kind == NatKind::Accepts {
+            let provider = net
+                .add_router(&format!("{name}-provider"))
+                .preset(RouterPreset::Public)
+                .build()
+                .await
+                .with_context(|| format!("provider of {name}"))?;
+            provider.run_sync(pin_bridges)?;
+            Some(provider)
         } else {
             None
         };
@@ -140,6 +167,7 @@ impl Lab {
             NatKind::Ip6Firewall => router
                 .preset(RouterPreset::Public)
                 .ip_support(IpSupport::V6Only),
+            NatKind::Nat64 => router.preset(RouterPreset::IspV6),
             NatKind::DualStack => router
                 .preset(RouterPreset::Public)
                 .downstream_cidr(HOME_LAN),
@@ -173,10 +201,17 @@ impl Lab {
             net.ix()
                 .run_sync(move || run("ip", &["route", "del", &lan]).map(drop))?;
         }
-        if let Some(policy) = Policy::of(kind) {
-            apply(&router, wan(&carrier), policy)?;
+        let translates_last = carrier.as_ref().filter(|_| kind == NatKind::Cgnat);
+        let mut outside = translates_last.unwrap_or(&router).uplink_ip();
+        if self.is_routable {
+            ensure!(carrier.is_none(), "a routable lab has no carriers");
+            routable::uplink(&router)?;
+            outside = outside.map(routable::of);
         }
-        let outside = carrier.as_ref().unwrap_or(&router).uplink_ip();
+        if let Some(policy) = Policy::of(kind) {
+            let address = carrier.as_ref().map_or(outside, |_| router.uplink_ip());
+            apply(&router, wan(&carrier), policy, address)?;
+        }
         let outside = outside.filter(|_| kind.translates());
         Ok(Site {
             kind,
@@ -236,6 +271,17 @@ impl Lab {
         let server = self.net.dns_server()?;
         let mut ips = host.addresses.iter();
         ips.try_for_each(|ip| server.set_host(name, *ip))
+    }
+
+    /// Gives a public host this name in a DNS64, which every host there is asks: the host's IPv4 address with the prefix of a NAT64.
+    pub fn name_of_dns64(&self, name: &str, host: &Host) -> Result<()> {
+        let server = self.net.dns_server()?;
+        let known = IpAddr::from([192, 0, 0, 170]);
+        for (name, ip) in [(name, host.ip(false)?), ("ipv4only.arpa", known)] {
+            let translated: Ipv6Addr = format!("64:ff9b::{ip}").parse()?;
+            server.set_host(name, translated.into())?;
+        }
+        Ok(())
     }
 
     /// Hides from a public host where others are: its router translates the source of what comes to the host.
@@ -303,7 +349,7 @@ fn wan(carrier: &Option<Router>) -> &'static str {
     carrier.as_ref().map_or(WAN, |_| WAN_BEHIND_CARRIER)
 }
 
-fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
+fn apply(router: &Router, wan: &str, policy: Policy, address: Option<Ipv4Addr>) -> Result<()> {
     // Frames between two hosts of one LAN are none of the NAT's business.
     router.run_sync(|| {
         for table in ["iptables", "ip6tables"] {
@@ -314,7 +360,7 @@ fn apply(router: &Router, wan: &str, policy: Policy) -> Result<()> {
         }
         Ok(())
     })?;
-    load_rules(router, policy.rules(wan, router.uplink_ip()))
+    load_rules(router, policy.rules(wan, address))
 }
 
 /// Gives each bridge of this namespace the address that it has. A bridge that was given none takes the lowest of its ports', and so

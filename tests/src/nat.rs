@@ -37,6 +37,8 @@ pub enum NatKind {
     RangeFirewall,
     /// IPv6 only, with a stateful firewall.
     Ip6Firewall,
+    /// IPv6 only, with a stateful firewall and a NAT64 ([RFC 6146](https://www.rfc-editor.org/rfc/rfc6146)) of the well-known prefix.
+    Nat64,
     /// IPv4 behind a port-preserving NAT, IPv6 behind a stateful firewall.
     DualStack,
     /// Address-and-port-dependent mapping with random ports.
@@ -45,14 +47,15 @@ pub enum NatKind {
     SymmetricBlock,
     /// Address-and-port-dependent mapping with one port after another.
     SymmetricSequential,
-    /// As [`Self::EimApdf`], but its own stack takes what it was not asked for, and answers that nobody is there.
+    /// As [`Self::EimApdf`], but its own stack takes what it was not asked for, and answers that nobody is there. A router of its
+    /// provider is in front of it, as on the internet: a packet can pass the one and not reach the other.
     Accepts,
     /// As [`Self::EimApdf`], but it rejects what it was not asked for.
     Rejects,
 }
 
 impl NatKind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::None,
         Self::FullCone,
         Self::AddressRestricted,
@@ -62,6 +65,7 @@ impl NatKind {
         Self::RangeFirewall,
         Self::Cgnat,
         Self::Ip6Firewall,
+        Self::Nat64,
         Self::DualStack,
         Self::Symmetric,
         Self::SymmetricBlock,
@@ -81,6 +85,7 @@ impl NatKind {
             Self::Cgnat => "cgnat",
             Self::RangeFirewall => "range-firewall",
             Self::Ip6Firewall => "ip6-firewall",
+            Self::Nat64 => "nat64",
             Self::DualStack => "dual-stack",
             Self::Symmetric => "symmetric",
             Self::SymmetricBlock => "symmetric-block",
@@ -91,7 +96,7 @@ impl NatKind {
     }
 
     pub const fn has_ip4(self) -> bool {
-        !matches!(self, Self::Ip6Firewall)
+        !matches!(self, Self::Ip6Firewall | Self::Nat64)
     }
 
     pub const fn translates(self) -> bool {
@@ -149,10 +154,11 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// The policy of the router that a host of this kind is connected to; `None` for a public host's router.
+    /// The policy of the router that a host of this kind is connected to; `None` for a public host's router, and for one with rules of
+    /// patchbay's.
     pub(crate) const fn of(kind: NatKind) -> Option<Self> {
         let (mapping, filtering) = match kind {
-            NatKind::None => return None,
+            NatKind::None | NatKind::Nat64 => return None,
             NatKind::EimApdf
             | NatKind::RangeFirewall
             | NatKind::Cgnat

@@ -174,6 +174,11 @@ mod tests {
     fn an_event_is_as_its_schema_says_and_one_with_another_field_is_not() {
         let dialing = json!({ "event": "dialing", "t_ms": 7, "peer": PEER });
         assert!(validate("events", &dialing).is_ok());
+        // A peer under `peers` has a name.
+        let gone = json!({
+            "event": "disconnected", "t_ms": 7, "peer": PEER, "name": "b", "kind": "direct", "reason": "closed",
+        });
+        assert!(validate("events", &gone).is_ok());
         for wrong in [
             json!({ "event": "dialing", "peer": PEER }),
             json!({ "event": "dialing", "t_ms": -1, "peer": PEER }),

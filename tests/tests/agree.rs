@@ -185,7 +185,14 @@ async fn named() -> Result<()> {
         let text = a.control.text(args).await?;
         ensure!(text.contains("db"), "{text}");
     }
-    for command in ["status", "why", "dial"] {
+    let serve = ["serve", "x", "tcp://127.0.0.1:7", "--allow", "db", "--json"];
+    let listen = "tcp://127.0.0.1:7001";
+    let forward = ["forward", "x@db", "--listen", listen, "--json"];
+    for (args, begun) in [(&serve[..], "serving"), (&forward, "listening")] {
+        let command = a.control.command(args[0], args).on(&a.host)?;
+        command.event(begun, PATIENCE).await?;
+    }
+    for command in ["status", "why", "dial", "services"] {
         let (code, said) = fails(&a, &format!("{command}-unknown"), &[command, "cache"]).await?;
         ensure!(
             code == 2 && said.contains("db"),

@@ -81,9 +81,13 @@ fn has(args: &[String], name: &str) -> bool {
 }
 
 fn silent(args: &[String]) -> (i32, &'static str) {
-    match has(args, "healthcheck") {
-        true => (1, "no answer within 5s: the process is stopped"),
-        false => (1, SILENT),
+    if has(args, "healthcheck") {
+        (1, "no answer within 5s: the process is stopped")
+    } else if has(args, "dial") {
+        // Its time is shorter.
+        (1, "does not answer within 2 s: it is stopped")
+    } else {
+        (1, SILENT)
     }
 }
 
@@ -307,7 +311,7 @@ async fn a_socket_that_this_user_may_not_open_is_a_matter_of_permission() -> Res
         commands.push(command);
     }
     let all = all("denied", commands, |args| match has(args, "dial") {
-        true => (2, "dialing with a node of its own"),
+        true => (2, "using a node of its own"),
         false => (1, "(mode 0000), and this process is user"),
     });
     let all = all.await;

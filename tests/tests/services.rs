@@ -178,7 +178,9 @@ async fn killed() -> Result<()> {
 
 async fn serving(prepared: &Prepared) -> Result<Node> {
     let host = &prepared.b.host;
-    let services = format!("services: {{ echo: {{ target: \"{TARGET}\", allow: any }} }}\n");
+    let services = format!(
+        "services:\n  echo: {{ target: \"{TARGET}\", allow: any }}\n  query: {{ target: \"udp://127.0.0.1:53\", allow: any }}\n"
+    );
     let file = host.file("b.yaml");
     std::fs::write(&file, services)?;
     let b = prepared.relay.run("b", host, &[Transport::Quic])?;
@@ -190,7 +192,7 @@ async fn configured_pair(prepared: &Prepared) -> Result<(Node, Node)> {
     let b = serving(prepared).await?;
     let host = &prepared.a.host;
     let forwards = format!(
-        "forwards: [ {{ listen: \"{LISTEN}\", to: \"echo@{}\" }} ]\n",
+        "peers: {{ west: {{ id: {} }} }}\nforwards: [ {{ listen: \"{LISTEN}\", to: echo@west }} ]\n",
         b.id
     );
     let file = host.file("a.yaml");
@@ -202,7 +204,7 @@ async fn configured_pair(prepared: &Prepared) -> Result<(Node, Node)> {
     Ok((b, a))
 }
 
-/// A reload takes the service away from its only caller, and gives it back.
+/// Commands know the names of the running node. A reload takes the service away from its only caller, and gives it back.
 async fn configured() -> Result<()> {
     let prepared = Running::homes().over(&[Transport::Quic]).prepare().await?;
     let (b, a) = configured_pair(&prepared).await?;
@@ -213,6 +215,15 @@ async fn configured() -> Result<()> {
         status["services"][0]["name"] == "echo" && status["services"][0]["sessions"] == 1,
         "{status}"
     );
+    let listed = a.control.json(&["services", "west", "--json"]).await?;
+    ensure!(listed["peer"] == b.id.as_str(), "{listed}");
+    for (name, code, says) in [
+        ("echo@east", 2, "the running node knows west"),
+        ("query@west", 5, "the service takes datagrams"),
+    ] {
+        let log = exits(command(&a, name, &["connect", name])?, code).await?;
+        ensure!(log.contains(says), "{name}: {log}");
+    }
     let stranger = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
     let file = prepared.b.host.file("b.yaml");
     let allow = |who: &str| {

@@ -455,10 +455,8 @@ async fn ssh() -> Result<()> {
         .args(["-D", "-e", "-f"])
         .arg(directory.join("sshd_config"));
     let _sshd = sshd.on(&lab.server.host)?;
-    let config = lab.lab.artifacts().file("caller.yaml");
-    let (program, config) = (bins()?.p2pnode, config.display());
-    let program = program.display();
-    let proxy = format!("ProxyCommand={program} connect ssh@%h --config {config}");
+    let program = bins()?.p2pnode;
+    let proxy = format!("ProxyCommand={} connect ssh@%h", program.display());
     let key = directory.join("user_key").to_string_lossy().into_owned();
     let ssh = with_user("ssh", sandbox::tool("ssh"), &directory)?
         .env(node::CONTROL_SOCKET, lab.caller.control_socket())

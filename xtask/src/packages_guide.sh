@@ -1,9 +1,9 @@
 #!/bin/bash
-# Follows docs/getting-started/hosts.md and the guides database.md and udp-and-dns.md in three containers, each a Debian with systemd and one package: a relay
-# with a public address, and two peers behind a NAT each. The commands are those of the pages, in their order. Arguments: the base
+# Follows docs/getting-started/hosts.md and the guides database.md, udp-and-dns.md and ssh.md in three containers, each a Debian with systemd and one
+# package: a relay with a public address, and two peers behind a NAT each. The commands are those of the pages, in their order. Arguments: the base
 # system, the directory of the packages, the folder of the pages.
 set -eu
-base=$1 dist=$2 start=$3/getting-started/hosts.md guide=$3/guides/database.md udp=$3/guides/udp-and-dns.md
+base=$1 dist=$2 start=$3/getting-started/hosts.md guide=$3/guides/database.md udp=$3/guides/udp-and-dns.md ssh=$3/guides/ssh.md
 work=$(mktemp -d)
 n=guide$$
 log() { echo "$*" >&2; }
@@ -134,4 +134,25 @@ until_on west 'grep -q listening /root/forward-udp'
 on west 'timeout 20 perl -MIO::Socket::INET -e "
     my \$s = IO::Socket::INET->new(PeerAddr => q(127.0.0.1:5353), Proto => q(udp)); \$s->send(q(query)); \$s->recv(my \$got, 512); print \$got"' |
     grep -q '^answer to query$'
+
+# The ssh server is Debian's, on west. ssh asks once whether to trust its key; the answer here is yes.
+on east 'mkdir -p -m 700 /root/.ssh && ssh-keygen -q -t ed25519 -N "" -f /root/.ssh/id_ed25519 && echo StrictHostKeyChecking accept-new > /root/.ssh/config'
+key=$(on east 'cat /root/.ssh/id_ed25519.pub')
+on west "mkdir -p -m 700 /root/.ssh && echo '$key' > /root/.ssh/authorized_keys && echo on-west > /root/mark"
+until_on west systemctl is-active ssh
+serve=$(of "$ssh" 'p2pnode serve')
+on west "${serve//12D3KooW.../$east} > /root/serve-ssh 2>&1 &"
+until_on west 'grep -q serving /root/serve-ssh'
+block() { # of a page, by its kind
+    awk -v kind="$2" '/^```/ { inside = ($0 == "```" kind); next } inside' "$1"
+}
+named=$(block "$ssh" yaml)
+on east "cat >> /etc/p2pnode/p2pnode.yaml << 'END'
+${named//12D3KooW.../$west}
+END"
+on east "$(of "$ssh" 'ssh -o ProxyCommand') -- cat mark" | grep -q '^on-west$'
+on east "cat >> /root/.ssh/config << 'END'
+$(block "$ssh" text)
+END"
+on east 'ssh west cat mark && ssh west cat < /usr/bin/p2pnode | cmp - /usr/bin/p2pnode' | grep -q '^on-west$'
 log 'the pages hold'

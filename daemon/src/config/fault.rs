@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use p2pnode_protocol::escape;
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -43,11 +45,11 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File { path, at: None } => write!(f, "{}", path.display()),
+            Self::File { path, at: None } => f.write_str(&escape(path.display())),
             Self::File {
                 path,
                 at: Some((line, column)),
-            } => write!(f, "{}:{line}:{column}", path.display()),
+            } => write!(f, "{}:{line}:{column}", escape(path.display())),
             Self::Env(name) => write!(f, "env {name}"),
             Self::Flag(flag) => f.write_str(flag),
         }
@@ -77,7 +79,8 @@ impl Fault {
 
     /// The place, and the key unless the place names it, as flags and variables do.
     fn prefix(&self) -> String {
-        match (&self.place, &self.key) {
+        let key = self.key.as_ref().map(escape);
+        match (&self.place, &key) {
             (Place::Default, Some(key)) => format!("{key}: "),
             (place @ Place::File { .. }, Some(key)) => format!("{place}: {key}: "),
             (place, _) => format!("{place}: "),

@@ -125,6 +125,24 @@ pub const PATH: Kind<PathBuf> = Kind {
     print: |path| path.display().to_string(),
 };
 
+/// The path of a Unix socket.
+pub const SOCKET_PATH: Kind<PathBuf> = Kind {
+    expects: "the path of a Unix socket, of at most 107 bytes",
+    form: Form::Text,
+    parse: |text| {
+        // The system's `sockaddr_un` holds 108, with a zero byte at the end.
+        if text.len() > 107 {
+            let length = text.len();
+            return Err(format!(
+                "{} has {length} bytes, and the path of a socket at most 107; give a shorter one",
+                quote(text)
+            ));
+        }
+        (PATH.parse)(text)
+    },
+    print: PATH.print,
+};
+
 /// An IP address and a port.
 pub const SOCKET_ADDR: Kind<SocketAddr> = Kind {
     expects: "an address such as 127.0.0.1:9464 or [::1]:9464",

@@ -109,8 +109,10 @@ pub enum ClientError {
         reason: String,
     },
     /// The process is there and does not answer.
-    #[error("the {} on the control socket {} does not answer within 5 s: it is stopped, or has too much to do", .owner.noun, .path.display())]
+    #[error("the {} on the control socket {} does not answer within {}: it is stopped, or has too much to do", .owner.noun, .path.display(), seconds(*.patience))]
     Silent {
+        /// How long it had time.
+        patience: Duration,
         /// The process that was asked.
         owner: Owner,
         /// The socket.
@@ -134,6 +136,10 @@ pub enum ClientError {
         /// What went wrong.
         reason: String,
     },
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f64())
 }
 
 impl Client {
@@ -200,9 +206,24 @@ impl Client {
         target: &str,
         request: &impl Serialize,
     ) -> Result<Lines<T>, ClientError> {
+        self.post_within(target, request, PATIENCE).await
+    }
+
+    /// The same for a command that has less time.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn post_within<T>(
+        &self,
+        target: &str,
+        request: &impl Serialize,
+        time: Duration,
+    ) -> Result<Lines<T>, ClientError> {
         let body = serde_json::to_vec(request).map_err(|error| self.broken(&error))?;
+        let patience = time.min(PATIENCE);
         let answer = self
-            .in_time(PATIENCE, self.send(Method::POST, target, body.into()))
+            .in_time(patience, self.send(Method::POST, target, body.into()))
             .await?;
         Ok(Lines {
             client: self.clone(),
@@ -218,6 +239,7 @@ impl Client {
         answer: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
         let silent = |_| ClientError::Silent {
+            patience,
             owner: self.owner,
             path: self.path.clone(),
         };

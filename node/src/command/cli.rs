@@ -43,6 +43,7 @@ pub enum Command {
     /// Print why the running node reaches a peer over the path that it uses
     Why(WhyArgs),
     /// Look at the network: relays, range, NAT, what reaches which peers, and what mends what is wrong
+    #[command(alias = "doctor")]
     Netcheck(NetcheckArgs),
     /// Let the running node dial a peer no longer when it is lost; open connections stay
     Forget(ForgetArgs),

@@ -8,11 +8,7 @@ use p2pnode_daemon::{exit::Exit, signals::Shutdown};
 use tokio::sync::oneshot;
 
 use crate::{
-    command::{
-        exit_code::{exit_of, is_worth_a_look},
-        query::interrupted,
-        so_far::SoFar,
-    },
+    command::{exit_code::exit_of, look::Look, query::interrupted, so_far::SoFar},
     config::Config,
     core::{
         dialer::{Request, Until},
@@ -62,6 +58,9 @@ pub(crate) async fn dial(
     // The dial has its own channel of events.
     drop(node.events);
     let started = Instant::now();
+    let handle = node.handle.clone();
+    let ask = async move { handle.netcheck(false).await.ok() };
+    let mut look = Look::new(ask, request.timeout);
     let mut reports = node.handle.dial(request).await?;
     let mut redraw = tokio::time::interval(PROGRESS_INTERVAL);
     let mut so_far = SoFar::default();
@@ -70,10 +69,9 @@ pub(crate) async fn dial(
             report = reports.recv() => {
                 let mut event = report.context("the event loop ended without a result; please report this with the log")?;
                 if let Event::Result(outcome) = &mut event
-                    && is_worth_a_look(outcome.outcome, any_connection)
-                    && let Ok(report) = node.handle.netcheck(false).await
+                    && exit_of(outcome.outcome, any_connection) != Exit::Success
                 {
-                    outcome.finding = report.finding(outcome).or(outcome.finding.take());
+                    look.add_to(outcome, &so_far).await;
                 }
                 printer.print(&event).context("cannot write to stdout")?;
                 so_far.handle(&event);
@@ -81,9 +79,10 @@ pub(crate) async fn dial(
                     break exit_of(outcome.outcome, any_connection);
                 }
             }
+            () = look.go_on(), if !so_far.is_direct() => {}
             _ = redraw.tick() => printer.progress(started.elapsed()).context("cannot write to stdout")?,
             signal = shutdown.signalled() => {
-                break interrupted(&mut printer, so_far, signal, started.elapsed())?;
+                break interrupted(&mut printer, &mut so_far, signal, started.elapsed())?;
             }
         }
     };

@@ -13,8 +13,3 @@ pub(super) fn exit_of(reached: Reached, any_connection: bool) -> Exit {
         Reached::Unreachable => Exit::Unreachable,
     }
 }
-
-/// Whether the network is looked at for what stands in the way: the dial did not reach what it was to reach.
-pub(super) fn is_worth_a_look(reached: Reached, any_connection: bool) -> bool {
-    exit_of(reached, any_connection) != Exit::Success
-}

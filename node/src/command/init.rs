@@ -31,7 +31,7 @@ struct Answers {
 }
 
 pub(super) fn execute(global: &Global, args: &InitArgs) -> anyhow::Result<Exit> {
-    let answers = Answers::of(args)?;
+    let answers = Answers::of(args)?.absolute()?;
     let text = answers.to_yaml();
     let config = read(&text, global)?;
     let path = args.output.write(&text, FILE)?;
@@ -93,6 +93,13 @@ impl Answers {
             "40000-40050".clone_into(&mut answers.range);
         }
         Ok(answers)
+    }
+
+    /// Files at their absolute paths: the program may run in another directory.
+    fn absolute(mut self) -> anyhow::Result<Self> {
+        self.key = self.key.map(init::absolute).transpose()?;
+        self.tokens = self.tokens.map(init::absolute).transpose()?;
+        Ok(self)
     }
 
     fn to_yaml(&self) -> String {

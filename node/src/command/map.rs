@@ -93,6 +93,9 @@ fn text(report: &Exposure, expose: &Expose) -> String {
             expose.target
         ),
         ExposureState::Withdrawn => format!("{address} is reached no longer"),
+        ExposureState::Lost if report.method == Some(Method::Hold) => {
+            format!("{address} is held no longer")
+        }
         ExposureState::Lost => format!("{address} is mapped no longer"),
         ExposureState::Refused => format!("the router maps no port: {reason}; asked again"),
         ExposureState::Failed => format!("no port: {reason}"),

@@ -5,6 +5,7 @@ pub(crate) mod dial;
 mod exit_code;
 pub(crate) mod firewall;
 mod init;
+mod look;
 mod map;
 mod netcheck;
 mod prepare;
@@ -125,16 +126,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             if !args.standalone && !args.node.describes_node() {
                 let (config, peer) = ask(&cli, Some(&args.peer))?;
                 let client = Client::new(&config.control_socket);
-                let is_served = command::block_on(async { Ok(client.is_served().await) })?;
-                let is_served = is_served.unwrap_or_else(|error| {
-                    // If stderr is closed, there is nowhere to report it.
-                    let _ = writeln!(
-                        io::stderr(),
-                        "note: {error}; dialing with a node of its own"
-                    );
-                    false
-                });
-                if let (Some(peer), true) = (peer, is_served) {
+                if let (Some(peer), true) = (peer, is_served(&client)?) {
                     return dial_through(&client, &peer, args);
                 }
             }
@@ -156,6 +148,16 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
+/// Whether a node answers. If that cannot be seen, a node of its own does.
+fn is_served(client: &Client) -> anyhow::Result<bool> {
+    let is_served = command::block_on(async { Ok(client.is_served().await) })?;
+    Ok(is_served.unwrap_or_else(|error| {
+        // If stderr is closed, there is nowhere to report it.
+        let _ = writeln!(io::stderr(), "note: {error}; using a node of its own");
+        false
+    }))
+}
+
 /// Looks through the running node, unless there is none or a flag describes another one.
 fn check_network(cli: &Cli, args: &NetcheckArgs) -> anyhow::Result<Exit> {
     let flags = args.node.flags(cli.global.flags());
@@ -170,7 +172,7 @@ fn check_network(cli: &Cli, args: &NetcheckArgs) -> anyhow::Result<Exit> {
     };
     if !args.node.describes_node() {
         let client = Client::new(&config.control_socket);
-        if command::block_on(async { Ok(client.is_served().await?) })? {
+        if is_served(&client)? {
             return command::block_on(netcheck::through(&client, wish));
         }
     }

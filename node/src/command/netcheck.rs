@@ -90,7 +90,7 @@ async fn repeat(
         } else {
             output::netcheck(&report, terminal::has_colour(&io::stdout()))
         };
-        print(&text).context("cannot write to stdout")?;
+        print(&text)?;
         if !wish.watch {
             return Ok(match report.reaches() {
                 Reaches::Directly => Exit::Success,

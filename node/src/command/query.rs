@@ -11,14 +11,10 @@ use p2pnode_daemon::{
     signals::{Shutdown, Signal},
     terminal,
 };
-use p2pnode_protocol::quote;
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::{
-    command::{
-        exit_code::{exit_of, is_worth_a_look},
-        so_far::SoFar,
-    },
+    command::{exit_code::exit_of, look::Look, so_far::SoFar},
     config::Names,
     control::{Client, DialRequest, Report},
     core::event::Event,
@@ -67,19 +63,8 @@ impl Asked {
 
     /// The id, by the names that the node knows.
     fn peer(&self, status: &Status) -> Result<PeerId, Usage> {
-        let known = status.names.get(&self.text).unwrap_or(&self.text);
-        let names = status.names.keys().map(String::as_str);
-        let names: Vec<&str> = names.take(8).collect();
-        known.parse().map_err(|_| {
-            let known = match names.is_empty() {
-                true => "the running node knows no name".to_owned(),
-                false => format!("the running node knows {}", names.join(", ")),
-            };
-            Usage(format!(
-                "PEER: {} is neither a peer id nor a name under `peers:`; {known}",
-                quote(&self.text)
-            ))
-        })
+        let names = Names::default().with_running(&status.names);
+        names.peer(&self.text)
     }
 
     /// A name that nobody knows is wrong usage.
@@ -98,7 +83,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// What the node refuses as wrong usage is that.
-fn refused(error: ClientError) -> anyhow::Error {
+pub(crate) fn refused(error: ClientError) -> anyhow::Error {
     if let ClientError::Refused { status, reason } = &error
         && status.as_u16() == 400
     {
@@ -175,7 +160,7 @@ pub(crate) async fn why(socket: &Path, asked: &Asked, json: bool) -> anyhow::Res
             None => text,
         }
     };
-    print(&text).context("cannot write to stdout")?;
+    print(&text)?;
     Ok(Exit::Success)
 }
 
@@ -185,28 +170,51 @@ pub(crate) async fn forget(socket: &Path, asked: &Asked) -> anyhow::Result<Exit>
     let peer = &asked.text;
     let text = match was_wanted.map_err(|error| asked.failed(error))? {
         true => "is not dialed again when it is lost",
-        false => "was not wanted: no dial of this node has reached it",
+        false => "was not wanted: no dial of this node has reached it, or it was forgotten before",
     };
-    print(&format!("{peer} {text}\n")).context("cannot write to stdout")?;
+    print(&format!("{peer} {text}\n"))?;
     Ok(Exit::Success)
 }
 
-/// Dials through the running node and prints the events.
+/// Dials through the running node and prints the events. With JSON, every end but wrong usage has a result.
 pub(crate) async fn dial(
     client: &Client,
     request: &DialRequest,
     mut printer: Printer,
 ) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    let mut so_far = SoFar::default();
+    let dialed = dial_with(client, request, &mut printer, &mut so_far).await;
+    if let Err(error) = &dialed
+        && printer.is_json()
+        && !error.is::<Usage>()
+    {
+        let outcome = so_far.ended(format!("{error:#}"), started.elapsed());
+        let printed = printer.print(&Event::Result(outcome));
+        printed.context("cannot write to stdout")?;
+    }
+    dialed
+}
+
+async fn dial_with(
+    client: &Client,
+    request: &DialRequest,
+    printer: &mut Printer,
+    so_far: &mut SoFar,
+) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals(Some(GRACE))?;
     let started = Instant::now();
-    let timeout = started + Duration::from_millis(request.timeout_ms);
+    let (time, asked) = (Duration::from_millis(request.timeout_ms), client.clone());
+    let pings = Duration::from_secs(u64::from(request.pings.saturating_sub(1)));
+    let (timeout, limit) = (started + time, started + time + pings + LATE);
+    // A node of an earlier release does not know the question.
+    let mut look = Look::new(async move { asked.netcheck(false).await.ok() }, time);
     let mut heard = started;
     let mut redraw = interval(output::PROGRESS_INTERVAL);
-    let mut so_far = SoFar::default();
     let mut reports = tokio::select! {
-        reports = client.dial(request) => reports.map_err(refused)?,
+        reports = client.dial(request, time) => reports.map_err(refused)?,
         signal = shutdown.signalled() => {
-            return interrupted(&mut printer, so_far, signal, started.elapsed());
+            return interrupted(printer, so_far, signal, started.elapsed());
         }
     };
     loop {
@@ -217,11 +225,9 @@ pub(crate) async fn dial(
                     printer.name(peer, name);
                 }
                 if let Event::Result(outcome) = &mut event
-                    && is_worth_a_look(outcome.outcome, request.any_connection)
-                    // A node of an earlier release does not know the question.
-                    && let Ok(report) = client.netcheck(false).await
+                    && exit_of(outcome.outcome, request.any_connection) != Exit::Success
                 {
-                    outcome.finding = report.finding(outcome).or(outcome.finding.take());
+                    look.add_to(outcome, so_far).await;
                 }
                 heard = Instant::now();
                 printer.print(&event).context("cannot write to stdout")?;
@@ -230,12 +236,13 @@ pub(crate) async fn dial(
                     return Ok(exit_of(outcome.outcome, request.any_connection));
                 }
             }
+            () = look.go_on(), if !so_far.is_direct() => {}
             _ = redraw.tick() => printer.progress(started.elapsed()).context("cannot write to stdout")?,
-            () = sleep_until((timeout + LATE).max(heard + SILENCE)) => {
+            () = sleep_until(limit.min((timeout + LATE).max(heard + SILENCE))) => {
                 bail!("the node reports nothing, and the time of the dial is over: it is stopped, or has too much to do");
             }
             signal = shutdown.signalled() => {
-                return interrupted(&mut printer, so_far, signal, started.elapsed());
+                return interrupted(printer, so_far, signal, started.elapsed());
             }
         }
     }
@@ -248,11 +255,11 @@ pub(crate) async fn dial(
 /// If stdout cannot be written.
 pub(crate) fn interrupted(
     printer: &mut Printer,
-    so_far: SoFar,
+    so_far: &mut SoFar,
     signal: Signal,
     elapsed: Duration,
 ) -> anyhow::Result<Exit> {
-    let outcome = so_far.interrupted(&signal.to_string(), elapsed);
+    let outcome = std::mem::take(so_far).ended(format!("interrupted by {signal}"), elapsed);
     let printed = printer.print(&Event::Result(outcome));
     printed.context("cannot write to stdout")?;
     Ok(Exit::of_signal(signal))
@@ -325,6 +332,9 @@ mod tests {
             assert!(error.is::<Usage>(), "{text}: {error}");
         }
         let error = ask(&mut known, "cache").unwrap_err().to_string();
-        assert!(error.contains("knows db"), "{error}");
+        assert!(error.contains("the running node knows db"), "{error}");
+        known.names.clear();
+        let error = ask(&mut known, "cache").unwrap_err().to_string();
+        assert!(error.contains("knows no name"), "{error}");
     }
 }

@@ -19,7 +19,14 @@ use crate::{Handle, config::Config};
 const ALLOW: &str = "access.allow";
 
 /// Keys that come into force at once, all others with the next start. The node forgets the peers that `peers` no longer has.
-const AT_ONCE: [&str; 5] = [ALLOW, "log.level", "peers.", "services.", "forwards"];
+const AT_ONCE: [&str; 6] = [
+    ALLOW,
+    "log.level",
+    "peers.",
+    "services.",
+    "forwards",
+    "socks.",
+];
 
 /// How often the file is compared. See decision 0014.
 const LOOK: Duration = Duration::from_secs(1);

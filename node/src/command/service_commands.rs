@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::Context as _;
+use libp2p::PeerId;
 use p2pnode_daemon::{
     command::block_on,
     config::load,
@@ -14,45 +14,42 @@ use p2pnode_daemon::{
 };
 use p2pnode_protocol::mapping::Protocol;
 use p2pnode_services::config::{
-    self as services_config, Fault, Forward, Listen, RawForward, RawService, Service, Source,
+    self as services_config, Destination, Fault, Forward, Listen, Peers, RawForward, RawService,
+    Service, Source,
 };
 use p2pnode_services::identity::address;
 
 use super::{
     cli::{Cli, ConnectArgs, ForwardArgs, MapArgs, MapProtocol, NodeArgs, ServeArgs, ServicesArgs},
-    map,
+    is_served, map,
     prepare::{prepare, usage},
     service_output::Output,
-    services::{self, By, Own, destination},
+    services::{self, By, Own},
 };
 use crate::{
-    config::{Config, Expose, Key, MappingMode, PROGRAM, Purpose, in_dial_range, own_ip4},
+    config::{
+        Config, Expose, Key, MappingMode, PROGRAM, Purpose, check_not_own, in_dial_range, own_ip4,
+    },
     control::Client,
     services::PeerAddresses,
 };
 
 pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
     let config = read(cli, &args.node)?;
-    let service = service(&config, args)?;
+    let doer = Doer::find(&config, &args.node, args.standalone)?;
+    let service = service(&doer, args)?;
     let output = Output::new(args.node.json);
-    let reservations = config.reservations;
     let is_hidden = config.relays.is_empty() && config.listen.is_empty();
-    run(
-        &config,
-        &args.node,
-        args.standalone,
-        reservations,
-        async |by| {
-            if matches!(by, By::Own(_)) && is_hidden {
-                // If stderr is closed, there is nowhere to report it.
-                let _ = writeln!(
-                    io::stderr(),
-                    "note: this node has no relay and no address to listen on, so peers may not reach it; give --relay or --listen"
-                );
-            }
-            services::serve(by, service, output).await
-        },
-    )
+    doer.run((config.reservations, &[]), async |by| {
+        if matches!(by, By::Own(_)) && is_hidden {
+            // If stderr is closed, there is nowhere to report it.
+            let _ = writeln!(
+                io::stderr(),
+                "note: this node has no relay and no address to listen on, so peers may not reach it; give --relay or --listen"
+            );
+        }
+        services::serve(by, service, output).await
+    })
 }
 
 pub(super) fn map(cli: &Cli, args: &MapArgs) -> anyhow::Result<Exit> {
@@ -67,22 +64,20 @@ pub(super) fn map(cli: &Cli, args: &MapArgs) -> anyhow::Result<Exit> {
     let expose = expose.map_err(|(key, problem)| Usage(format!("{key}: {problem}")))?;
     // For a node of its own.
     config.mappings.mode = MappingMode::Auto;
-    let (json, reservations) = (args.node.json, config.reservations);
-    run(
-        &config,
-        &args.node,
-        args.standalone,
-        reservations,
-        async |by| map::map(by, expose, json).await,
-    )
+    let doer = Doer::find(&config, &args.node, args.standalone)?;
+    doer.run((config.reservations, &[]), async |by| {
+        map::map(by, expose, args.node.json).await
+    })
 }
 
 pub(super) fn forward(cli: &Cli, args: &ForwardArgs) -> anyhow::Result<Exit> {
     let node = NodeArgs::from(args.node.clone());
     let config = read(cli, &node)?;
-    let forward = forward_of(&config, args)?;
+    let doer = Doer::find(&config, &node, args.standalone)?;
+    let forward = forward_of(&doer, args)?;
     let output = Output::new(node.json);
-    run(&config, &node, args.standalone, 0, async |by| {
+    let peers: Vec<_> = forward.to.iter().map(|(_, peer)| *peer).collect();
+    doer.run((0, &peers), async |by| {
         services::forward(by, forward, output).await
     })
 }
@@ -90,10 +85,12 @@ pub(super) fn forward(cli: &Cli, args: &ForwardArgs) -> anyhow::Result<Exit> {
 pub(super) fn connect(cli: &Cli, args: &ConnectArgs) -> anyhow::Result<Exit> {
     let node = NodeArgs::from(args.node.clone());
     let config = read(cli, &node)?;
-    let to = destination(&config, &args.to)?;
+    let doer = Doer::find(&config, &node, args.standalone)?;
+    let Destination { what, peer } = args.to.parse().map_err(Usage)?;
+    let to = (what, doer.peer("SERVICE@PEER", &peer)?);
     let output = Output::beside_session(node.json);
     let directory = config.control_socket.parent().unwrap_or(Path::new("."));
-    run(&config, &node, args.standalone, 0, async |by| {
+    doer.run((0, &[to.1]), async |by| {
         services::connect(by, to, directory, output).await
     })
 }
@@ -102,32 +99,38 @@ pub(super) fn services(cli: &Cli, args: &ServicesArgs) -> anyhow::Result<Exit> {
     let node = NodeArgs::from(args.node.clone());
     let config = read(cli, &node)?;
     let Some(peer) = &args.peer else {
+        if node.json {
+            let wrong = "--hosts prints a hosts file, which is no JSON; drop --json";
+            return Err(Usage(wrong.to_owned()).into());
+        }
         return hosts(&config);
     };
-    let peer = config.names().peer(peer)?;
-    run(&config, &node, args.standalone, 0, async |by| {
+    let doer = Doer::find(&config, &node, args.standalone)?;
+    let peer = doer.peer("PEER", peer)?;
+    doer.run((0, &[peer]), async |by| {
         services::services(by, peer, node.json).await
     })
 }
 
 /// Prints the addresses that stand for peers: those of the running node, or of the file next to that of the key.
 fn hosts(config: &Config) -> anyhow::Result<Exit> {
-    let names = config.peer_names();
     let client = Client::new(&config.control_socket);
-    let of_running = block_on(async {
+    let running = block_on(async {
         Ok(match client.is_served().await.unwrap_or_default() {
-            true => Some(client.status().await?.addresses),
+            true => Some(client.status().await?),
             false => None,
         })
     })?;
-    let hosts = match of_running {
-        Some(addresses) => {
-            let addresses = addresses.into_iter();
-            address::hosts(addresses.map(|of| (of.address, of.peer)), &names)
+    let hosts = match running {
+        Some(status) => {
+            let addresses = status.addresses.into_iter();
+            let addresses = addresses.map(|of| (of.address, of.peer));
+            let names = config.names().with_running(&status.names);
+            address::hosts(addresses, &names.peers())
         }
-        None => address::hosts(saved(config)?.table().iter(), &names),
+        None => address::hosts(saved(config)?.table().iter(), &config.peer_names()),
     };
-    p2pnode_daemon::command::print(&hosts).context("cannot write to stdout")?;
+    p2pnode_daemon::command::print(&hosts)?;
     Ok(Exit::Success)
 }
 
@@ -150,38 +153,40 @@ fn read(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Config> {
     Ok(loaded.config)
 }
 
-fn service(config: &Config, args: &ServeArgs) -> anyhow::Result<Service> {
+fn service(doer: &Doer<'_>, args: &ServeArgs) -> anyhow::Result<Service> {
+    let allow = args.allow.iter().map(|item| match item.as_str() {
+        "any" => Ok(item.clone()),
+        peer => Ok(doer.peer("--allow", peer)?.to_string()),
+    });
     let raw = RawService {
         target: args.target.parse().map_err(Usage)?,
-        allow: args.allow.clone(),
+        allow: allow.collect::<anyhow::Result<_>>()?,
         identity: args.identity.into(),
         protocol: None,
         source: Source::Any,
         udp_idle: None,
     };
     let name = args.name.parse().map_err(Usage)?;
-    let service = services_config::service(name, raw, &config.peer_names(), &own_ip4());
+    let service = services_config::service(name, raw, &Peers::new(), &own_ip4());
     Ok(service.map_err(faults)?)
 }
 
-fn forward_of(config: &Config, args: &ForwardArgs) -> anyhow::Result<Forward> {
-    let to = args
-        .to
-        .iter()
-        .map(|to| to.parse())
-        .collect::<Result<_, _>>();
+fn forward_of(doer: &Doer<'_>, args: &ForwardArgs) -> anyhow::Result<Forward> {
+    let to = args.to.iter().map(|to| {
+        let Destination { what, peer } = to.parse().map_err(Usage)?;
+        let peer = doer.peer("SERVICE@PEER", &peer)?.to_string();
+        Ok(Destination { what, peer })
+    });
+    let to = to.collect::<anyhow::Result<_>>()?;
     let listen: Listen = args.listen.parse().map_err(Usage)?;
     if let Some(problem) = listen
         .socket()
-        .and_then(|at| in_dial_range(at, &config.dial))
+        .and_then(|at| in_dial_range(at, &doer.config.dial))
     {
         return Err(Usage(format!("--listen: {problem}")).into());
     }
-    let raw = RawForward {
-        listen,
-        to: to.map_err(Usage)?,
-    };
-    Ok(services_config::forward(raw, &config.peer_names()).map_err(faults)?)
+    let raw = RawForward { listen, to };
+    Ok(services_config::forward(raw, &Peers::new()).map_err(faults)?)
 }
 
 fn faults(faults: Vec<Fault>) -> Usage {
@@ -192,29 +197,57 @@ fn faults(faults: Vec<Fault>) -> Usage {
     Usage(lines.join("\n"))
 }
 
-/// Lets the running node do it, or one of this command's own with that many reservations.
-fn run(
-    config: &Config,
-    args: &NodeArgs,
-    standalone: bool,
-    reservations: usize,
-    command: impl AsyncFnOnce(By) -> anyhow::Result<Exit>,
-) -> anyhow::Result<Exit> {
-    let client = Client::new(&config.control_socket);
-    if !standalone && !args.describes_node() {
-        let is_served = block_on(async { Ok(client.is_served().await) })?;
-        let is_served = is_served.unwrap_or_else(|error| {
-            // If stderr is closed, there is nowhere to report it.
-            let _ = writeln!(io::stderr(), "note: {error}; using a node of its own");
-            false
-        });
-        if is_served {
+/// Who does what a command asks for: the running node, or one of the command's own.
+struct Doer<'a> {
+    config: &'a Config,
+    running: Option<Client>,
+}
+
+impl<'a> Doer<'a> {
+    /// The running node, unless there is none or a flag describes another one.
+    fn find(config: &'a Config, args: &NodeArgs, standalone: bool) -> anyhow::Result<Self> {
+        let mut doer = Self {
+            config,
+            running: None,
+        };
+        if standalone || args.describes_node() {
+            return Ok(doer);
+        }
+        let client = Client::new(&config.control_socket);
+        doer.running = is_served(&client)?.then_some(client);
+        Ok(doer)
+    }
+
+    /// The peer that `text` means, as the value of `argument`: an id, a name of the configuration, or one that the running node knows.
+    fn peer(&self, argument: &str, text: &str) -> anyhow::Result<PeerId> {
+        let names = self.config.names();
+        let found = match (names.find(text), &self.running) {
+            (Err(_), Some(client)) => {
+                let status = block_on(async { Ok(client.status().await?) })?;
+                names.with_running(&status.names).find(text)
+            }
+            (found, _) => found,
+        };
+        Ok(found.map_err(|problem| Usage(format!("{argument}: {problem}")))?)
+    }
+
+    /// Has it done. A node of the command's own has that many reservations, and is none of the peers.
+    fn run(
+        self,
+        (reservations, peers): (usize, &[PeerId]),
+        command: impl AsyncFnOnce(By) -> anyhow::Result<Exit>,
+    ) -> anyhow::Result<Exit> {
+        let config = self.config;
+        if let Some(client) = self.running {
             return block_on(command(By::Running(client)));
         }
+        let (keypair, _lock) = prepare(&config.key, Named::Argument, &config.log)?;
+        for peer in peers {
+            check_not_own(*peer, keypair.public().to_peer_id())?;
+        }
+        block_on(async {
+            let own = Own::start(&keypair, config, reservations).map_err(usage)?;
+            command(By::Own(own)).await
+        })
     }
-    let (keypair, _lock) = prepare(&config.key, Named::Argument, &config.log)?;
-    block_on(async {
-        let own = Own::start(&keypair, config, reservations).map_err(usage)?;
-        command(By::Own(own)).await
-    })
 }

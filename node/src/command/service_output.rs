@@ -1,6 +1,7 @@
 //! What `serve`, `forward`, `connect` and `services` print.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     io::{self, Write as _},
     time::Duration,
@@ -12,7 +13,7 @@ use p2pnode_daemon::terminal;
 use serde::Serialize;
 
 use crate::{
-    observe::output::size,
+    observe::{output::size, status::SessionStatus},
     services::{Listed, Report, SessionReport, State},
 };
 
@@ -30,7 +31,8 @@ pub(crate) struct Output {
     is_live: bool,
     /// The length of the live line.
     drawn: usize,
-    open: usize,
+    /// The sessions that are open, each with its bytes in and out.
+    open: BTreeMap<String, (u64, u64)>,
     total: u64,
     bytes: (u64, u64),
 }
@@ -43,7 +45,7 @@ impl Output {
             is_pipe: false,
             is_live: !json && terminal::is_live(&io::stdout()),
             drawn: 0,
-            open: 0,
+            open: BTreeMap::new(),
             total: 0,
             bytes: (0, 0),
         }
@@ -61,6 +63,20 @@ impl Output {
     /// How often the live line is drawn.
     pub(crate) const fn interval(&self) -> Duration {
         REDRAW
+    }
+
+    /// Whether the live line wants to know how much open sessions have moved.
+    pub(crate) fn wants_bytes(&self) -> bool {
+        self.is_live && !self.open.is_empty()
+    }
+
+    /// What the sessions of the node have moved by now. Those of other commands are among them.
+    pub(crate) fn moved(&mut self, sessions: &[SessionStatus]) {
+        for session in sessions {
+            if let Some(bytes) = self.open.get_mut(&session.session) {
+                *bytes = (session.bytes_in, session.bytes_out);
+            }
+        }
     }
 
     /// Prints a report.
@@ -90,11 +106,11 @@ impl Output {
         };
         match session.state {
             State::Opened => {
-                self.open += 1;
+                self.open.insert(session.session.clone(), (0, 0));
                 self.total += 1;
             }
             State::Closed | State::Refused => {
-                self.open = self.open.saturating_sub(1);
+                self.open.remove(&session.session);
                 self.bytes.0 += session.bytes_in;
                 self.bytes.1 += session.bytes_out;
             }
@@ -110,13 +126,20 @@ impl Output {
         if !self.is_live {
             return Ok(());
         }
-        let line = format!(
+        let open = self.open.values();
+        let (bytes_in, bytes_out) =
+            open.fold(self.bytes, |sum, bytes| (sum.0 + bytes.0, sum.1 + bytes.1));
+        let mut line = format!(
             "{} open, {} in all, {} in, {} out",
-            self.open,
+            self.open.len(),
             self.total,
-            size(self.bytes.0),
-            size(self.bytes.1)
+            size(bytes_in),
+            size(bytes_out)
         );
+        // A line that goes on in the next one could not be drawn again.
+        if let Some(width) = terminal::width(&io::stdout()) {
+            line.truncate(width.saturating_sub(1));
+        }
         self.wipe()?;
         self.drawn = line.len();
         let mut stdout = io::stdout();

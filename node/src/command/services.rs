@@ -4,7 +4,10 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::Shutdown as Half,
-    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    os::unix::{
+        fs::{DirBuilderExt as _, MetadataExt as _, fchown},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,16 +15,20 @@ use std::{
 use anyhow::{Context as _, bail};
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_daemon::{exit::Exit, signals::Shutdown};
-use p2pnode_services::config::{Destination, Forward, Listen, Service, What};
+use p2pnode_services::config::{Forward, Listen, Service, What};
+use rustix::fs::{Mode, OFlags};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Handle,
-    command::service_output::{Output, listed},
+    command::{
+        query::refused as wrong_usage,
+        service_output::{Output, listed},
+    },
     config::Config,
     control::{Client, ForwardRequest, Found, ServeRequest},
-    observe::{metrics::Metrics, readiness},
-    services::{Ended, Goal, Line, ListError, Report, Socket, reports},
+    observe::{metrics::Metrics, readiness, status::SessionStatus},
+    services::{Ended, Goal, Line, ListError, Listed, Report, Socket, reports},
     swarm::{node, token_file::TokenFile},
 };
 
@@ -37,6 +44,17 @@ pub(crate) enum By {
     Running(Client),
     /// A node of this command.
     Own(Own),
+}
+
+impl By {
+    /// The sessions of the node, unless it is stopping.
+    async fn sessions(&self) -> Option<Vec<SessionStatus>> {
+        let status = match self {
+            Self::Running(client) => client.status_with_sessions().await.ok(),
+            Self::Own(own) => own.handle.status_with(true).await.ok(),
+        };
+        status?.sessions
+    }
 }
 
 /// A node that lives as long as its command.
@@ -133,7 +151,7 @@ pub(crate) async fn forward(by: By, forward: Forward, output: Output) -> anyhow:
     let lines = match &by {
         By::Running(client) => {
             let request = ForwardRequest::new(&forward, false);
-            Lines::Running(client.forward(&request).await?)
+            Lines::Running(client.forward(&request).await.map_err(wrong_usage)?)
         }
         By::Own(own) => {
             let (sink, lines) = reports();
@@ -159,22 +177,10 @@ async fn refused(by: &By, to: &[(What, PeerId)], is_udp: bool) -> anyhow::Result
                 "note: {peer} cannot be reached now: {reason}; each client tries again"
             );
         }
-        let problem = match (&found, what) {
-            (Found::Services(services), What::Service(name)) => {
-                let mut named = services
-                    .iter()
-                    .filter(|listed| listed.name == name.as_str());
-                match named.next().map(|listed| listed.kind == "udp") {
-                    None => Some("the peer has no such service for this node"),
-                    Some(true) if !is_udp => Some("it takes datagrams; listen on udp://"),
-                    Some(false) if is_udp => {
-                        Some("it takes no datagrams; listen on tcp:// or unix://")
-                    }
-                    Some(_) => None,
-                }
-            }
+        let problem = match &found {
+            Found::Services(services) => in_the_way(services, what, is_udp),
             // One that cannot be reached now may be there later.
-            (_, What::Raw(_)) | (Found::Unreachable(_) | Found::NoAnswer(_), _) => None,
+            Found::Unreachable(_) | Found::NoAnswer(_) => None,
         };
         match problem {
             Some(problem) => problems.push(format!("{what}@{peer}: {problem}")),
@@ -184,6 +190,39 @@ async fn refused(by: &By, to: &[(What, PeerId)], is_udp: bool) -> anyhow::Result
     match problems.is_empty() {
         true => std::future::pending().await,
         false => Ok(problems.join("\np2pnode: ")),
+    }
+}
+
+/// Why a peer with these services brings nothing to the listener.
+fn in_the_way(services: &[Listed], what: &What, is_udp: bool) -> Option<String> {
+    let takes_datagrams = |name: &str| {
+        let mut named = services.iter().filter(|listed| listed.name == name);
+        named.next().map(|listed| listed.kind == "udp")
+    };
+    match what {
+        What::Service(name) => Some(match (takes_datagrams(name.as_str()), is_udp) {
+            (None, _) => "the peer has no such service for this node".to_owned(),
+            (Some(true), false) => "it takes datagrams; listen on udp://".to_owned(),
+            (Some(false), true) => "it takes no datagrams; listen on tcp:// or unix://".to_owned(),
+            (Some(true), true) | (Some(false), false) => return None,
+        }),
+        // Other implementations list nothing.
+        What::Raw(_) if services.is_empty() => None,
+        What::Raw(raw) => {
+            let raw = raw.as_str();
+            let mut protocols = services.iter().map(|listed| listed.protocol.as_deref());
+            if protocols.any(|protocol| protocol == Some(raw)) {
+                return None;
+            }
+            let name = raw.trim_start_matches("/x/");
+            Some(match takes_datagrams(name) {
+                None => "the peer has no such protocol for this node".to_owned(),
+                Some(true) => format!(
+                    "{name} takes datagrams, and {raw} is a stream; forward {name}@PEER and listen on udp://"
+                ),
+                Some(false) => format!("{name} is no raw protocol there; forward {name}@PEER"),
+            })
+        }
     }
 }
 
@@ -202,7 +241,12 @@ async fn until_signal(
                 Some(line) => output.print(&line.report)?,
                 None => bail!("the node ended it: it is stopping"),
             },
-            _ = redraw.tick() => output.progress()?,
+            _ = redraw.tick() => {
+                if output.wants_bytes() && let Some(sessions) = by.sessions().await {
+                    output.moved(&sessions);
+                }
+                output.progress()?;
+            }
             refused = &mut refused => {
                 // If stderr is closed, there is nowhere to report it.
                 let _ = writeln!(io::stderr(), "p2pnode: {}", refused?);
@@ -241,7 +285,8 @@ pub(crate) async fn connect(
                 listen: Listen::Unix(door.path.clone()),
                 to: vec![(What::Service(service), peer)],
             };
-            let mut lines = client.forward(&ForwardRequest::new(&forward, true)).await?;
+            let lines = client.forward(&ForwardRequest::new(&forward, true)).await;
+            let mut lines = lines.map_err(wrong_usage)?;
             lines.next().await?.context("the node is stopping")?;
             let socket = UnixStream::connect(&door.path).context("cannot connect to the node")?;
             (Lines::Running(lines), socket)
@@ -280,9 +325,14 @@ fn exit_of(ended: Ended) -> Exit {
 /// Waits until the session has ended, and what it brought is written.
 async fn until_ended(
     lines: &mut Lines,
-    mut written: oneshot::Receiver<()>,
+    mut written: oneshot::Receiver<io::Result<()>>,
     output: &mut Output,
 ) -> anyhow::Result<Ended> {
+    // An error of the channel means that the thread is gone.
+    let check = |written: Result<io::Result<()>, _>| {
+        let written = written.unwrap_or(Ok(()));
+        written.context("cannot write to stdout")
+    };
     let mut is_written = false;
     let mut late = std::pin::pin!(tokio::time::sleep(Duration::MAX / 4));
     loop {
@@ -291,17 +341,22 @@ async fn until_ended(
                 let Some(line) = line? else {
                     bail!("the node ended the session: it is stopping");
                 };
+                if line.ended.is_some() && !is_written && let Ok(written) = written.try_recv() {
+                    // What was not written is why the session was reset.
+                    is_written = true;
+                    check(Ok(written))?;
+                }
                 output.print(&line.report)?;
                 if let Some(ended) = line.ended {
                     if ended == Ended::Completed && !is_written {
-                        // An error means that stdout is closed.
-                        let _ = (&mut written).await;
+                        check((&mut written).await)?;
                     }
                     return Ok(ended);
                 }
             }
-            _ = &mut written, if !is_written => {
+            written = &mut written, if !is_written => {
                 is_written = true;
+                check(written)?;
                 late.as_mut().reset(tokio::time::Instant::now() + LAST_REPORT);
             }
             () = &mut late, if is_written => return Ok(Ended::Completed),
@@ -310,15 +365,15 @@ async fn until_ended(
 }
 
 /// Moves bytes between the socket and stdin and stdout, in threads: neither can be waited for otherwise. Completes when both ways
-/// have ended.
-fn pump(socket: UnixStream) -> anyhow::Result<oneshot::Receiver<()>> {
+/// have ended, or stdout takes nothing further. A service that has ended its side ends stdout, whatever stdin does.
+fn pump(socket: UnixStream) -> anyhow::Result<oneshot::Receiver<io::Result<()>>> {
     let (mut from, mut to) = (socket.try_clone()?, socket);
     let (done, written) = oneshot::channel();
     let (sent, received) = std::sync::mpsc::channel::<()>();
     std::thread::Builder::new()
         .name("stdin".to_owned())
         .spawn(move || {
-            // An error means that the session is over.
+            // An error of either means that the session is over.
             let _ = copy(&mut io::stdin().lock(), &mut to);
             let _ = to.shutdown(Half::Write);
             drop(sent);
@@ -326,35 +381,53 @@ fn pump(socket: UnixStream) -> anyhow::Result<oneshot::Receiver<()>> {
     std::thread::Builder::new()
         .name("stdout".to_owned())
         .spawn(move || {
-            let copied = copy(&mut from, &mut io::stdout().lock());
-            if copied.is_err() {
-                // Nobody reads what the session brings.
-                let _ = from.shutdown(Half::Both);
-            } else {
-                let _ = received.recv();
+            match copy(&mut from, &mut io::stdout().lock()) {
+                Ok(()) => {
+                    // An error means that it stays open until stdin ends.
+                    let _ = end_stdout();
+                    let _ = received.recv();
+                    let _ = done.send(Ok(()));
+                }
+                Err(Failed::Read) => drop(done.send(Ok(()))),
+                Err(Failed::Write(error)) => {
+                    let _ = done.send(Err(error));
+                    // Nobody reads what the session brings.
+                    let _ = from.shutdown(Half::Both);
+                }
             }
-            let _ = done.send(());
         })?;
     Ok(written)
 }
 
+/// Whoever reads stdout sees its end.
+fn end_stdout() -> io::Result<()> {
+    let nowhere = fs::OpenOptions::new().write(true).open("/dev/null")?;
+    Ok(nix::unistd::dup2_stdout(nowhere)?)
+}
+
+/// What a copy has failed at.
+enum Failed {
+    Read,
+    Write(io::Error),
+}
+
 /// Each piece goes on at once.
-fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<()> {
+fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> Result<(), Failed> {
     let mut bytes = vec![0; 64 << 10];
     loop {
         match from.read(&mut bytes) {
             Ok(0) => return Ok(()),
-            Ok(read) => {
-                to.write_all(&bytes[..read])?;
-                to.flush()?;
-            }
+            Ok(read) => to
+                .write_all(&bytes[..read])
+                .and_then(|()| to.flush())
+                .map_err(Failed::Write)?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(_) => return Err(Failed::Read),
         }
     }
 }
 
-/// A directory that only this user may enter, for a socket between this command and the node.
+/// A directory that only the node's user may enter, for a socket between this command and the node.
 struct Door {
     directory: PathBuf,
     path: PathBuf,
@@ -367,12 +440,26 @@ impl Door {
             .and_then(|mut file| file.read_exact(&mut random))
             .context("cannot read /dev/urandom")?;
         let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let owner = fs::metadata(directory).ok();
         let directory = directory.join(format!(".c{name}"));
         let failed = || format!("cannot make {}", directory.display());
-        fs::create_dir(&directory).with_context(failed)?;
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).with_context(failed)?;
+        let mut private = fs::DirBuilder::new();
+        private
+            .mode(0o700)
+            .create(&directory)
+            .with_context(failed)?;
         let path = directory.join("s");
-        Ok(Self { directory, path })
+        let door = Self { directory, path };
+        // The node makes the socket, and root asks one of another user. That user may have put a link there since.
+        if let Some(owner) = owner.filter(|_| rustix::process::geteuid().is_root()) {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = rustix::fs::open(&door.directory, flags, Mode::empty());
+            let given = opened
+                .map_err(io::Error::from)
+                .and_then(|opened| fchown(opened, Some(owner.uid()), Some(owner.gid())));
+            given.with_context(|| format!("cannot make {}", door.directory.display()))?;
+        }
+        Ok(door)
     }
 }
 
@@ -388,7 +475,7 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
     let shutdown = Shutdown::on_signals(Some(GRACE))?;
     let found = async {
         match &by {
-            By::Running(client) => client.services(peer).await.map_err(anyhow::Error::from),
+            By::Running(client) => client.services(peer).await.map_err(wrong_usage),
             By::Own(own) => Ok(Found::from(own.handle.hub().list(peer).await)),
         }
     };
@@ -402,12 +489,11 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
                 .context("cannot write to stdout")?;
             Exit::Success
         }
-        Err(error @ ListError::Unreachable(_)) => {
+        Err(error @ (ListError::Unreachable(_) | ListError::NoAnswer(_))) => {
             // If stderr is closed, there is nowhere to report it.
             let _ = writeln!(io::stderr(), "p2pnode: {error}");
             Exit::Unreachable
         }
-        Err(error @ ListError::NoAnswer(_)) => bail!("{error}"),
     };
     if let By::Own(own) = by {
         own.end().await?;
@@ -415,8 +501,64 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
     Ok(exit)
 }
 
-/// `SERVICE@PEER`, with the peer's id.
-pub(crate) fn destination(config: &Config, text: &str) -> anyhow::Result<(What, PeerId)> {
-    let Destination { what, peer } = text.parse().map_err(p2pnode_daemon::exit::Usage)?;
-    Ok((what, config.names().peer(&peer)?))
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use p2pnode_services::config::Destination;
+
+    use super::*;
+
+    #[test]
+    fn a_forward_that_a_peer_does_not_serve_is_refused_with_what_to_do() {
+        let listed = |name: &str, kind: &str, protocol: Option<&str>| Listed {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            protocol: protocol.map(str::to_owned),
+        };
+        let services = [
+            listed("db", "tcp", None),
+            listed("dns", "udp", None),
+            listed("web", "tcp", Some("/x/web")),
+        ];
+        for (what, is_udp, says) in [
+            ("db", false, None),
+            ("db", true, Some("tcp:// or unix://")),
+            ("dns", true, None),
+            ("dns", false, Some("listen on udp://")),
+            ("ssh", false, Some("no such service")),
+            ("/x/web", false, None),
+            ("/x/db", false, Some("forward db@PEER")),
+            ("/x/dns", false, Some("dns@PEER and listen on udp://")),
+            ("/x/ssh", false, Some("no such protocol")),
+        ] {
+            let to: Destination = format!("{what}@west").parse().expect("a destination");
+            let problem = in_the_way(&services, &to.what, is_udp);
+            let found = problem.as_deref().unwrap_or_default();
+            assert_eq!(problem.is_some(), says.is_some(), "{what}: {found}");
+            assert!(found.contains(says.unwrap_or_default()), "{what}: {found}");
+        }
+        let raw: Destination = "/x/web@west".parse().expect("a destination");
+        assert_eq!(
+            in_the_way(&[], &raw.what, false),
+            None,
+            "Kubo lists nothing"
+        );
+    }
+
+    #[test]
+    fn a_node_of_another_user_may_make_its_socket_where_root_waits_and_nobody_else_enters() {
+        let home = tempfile::tempdir().unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            std::os::unix::fs::chown(home.path(), Some(12345), Some(54321)).unwrap();
+        }
+        let door = Door::new(home.path()).unwrap();
+        let made = fs::metadata(&door.directory).unwrap();
+        let of_home = fs::metadata(home.path()).unwrap();
+        assert_eq!(made.mode() & 0o777, 0o700);
+        assert_eq!((made.uid(), made.gid()), (of_home.uid(), of_home.gid()));
+        drop(door);
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+    }
 }

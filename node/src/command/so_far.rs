@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use crate::core::{
-    event::{Event, NotDirect, Outcome, Reached},
-    peers::{Path, PathKind},
+use crate::{
+    core::{
+        event::{Event, NotDirect, Outcome, Reached},
+        peers::{Path, PathKind},
+    },
+    punch::Reason,
 };
 
 /// The paths of the dialed peer, from the events of the dial.
@@ -12,6 +15,7 @@ use crate::core::{
 pub(crate) struct SoFar {
     relayed: Option<Path>,
     direct: Option<(Path, Duration)>,
+    was_connected: bool,
     attempts: u32,
 }
 
@@ -19,15 +23,20 @@ impl SoFar {
     /// An event of the dial.
     pub(crate) fn handle(&mut self, event: &Event) {
         match event {
-            Event::Connected { t, path, .. } => match path.kind {
-                PathKind::Relayed => self.relayed = Some(path.clone()),
-                PathKind::Direct => self.direct = Some((path.clone(), *t)),
-            },
+            Event::Connected { t, path, .. } => {
+                self.was_connected = true;
+                match path.kind {
+                    PathKind::Relayed => self.relayed = Some(path.clone()),
+                    PathKind::Direct => self.direct = Some((path.clone(), *t)),
+                }
+            }
             Event::Disconnected { kind, .. } => match kind {
                 PathKind::Relayed => self.relayed = None,
                 PathKind::Direct => self.direct = None,
             },
-            Event::Punch { .. } => self.attempts += 1,
+            Event::Punch { reason, .. } => {
+                self.attempts += u32::from(*reason != Some(Reason::Superseded));
+            }
             Event::Started { .. }
             | Event::Mapping { .. }
             | Event::Listening { .. }
@@ -46,9 +55,19 @@ impl SoFar {
         }
     }
 
-    /// The result after this time, when the signal of this name comes.
-    pub(crate) fn interrupted(self, signal: &str, t: Duration) -> Outcome {
-        let reason = NotDirect::Unreachable(format!("interrupted by {signal}"));
+    /// Whether the peer was connected at any time.
+    pub(crate) const fn was_connected(&self) -> bool {
+        self.was_connected
+    }
+
+    /// Whether the path is direct now.
+    pub(crate) const fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// The result if the dial ends after this time for this reason.
+    pub(crate) fn ended(self, reason: String, t: Duration) -> Outcome {
+        let reason = NotDirect::Unreachable(reason);
         let (outcome, path, time_to_direct, reason) = match (self.direct, self.relayed) {
             (Some((path, at)), _) => (Reached::Direct, Some(path), Some(at), None),
             (None, Some(path)) => (Reached::Relayed, Some(path), None, Some(reason)),

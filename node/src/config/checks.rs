@@ -72,12 +72,13 @@ fn services(reader: &mut Reader<'_>, config: &Config) {
     let forwards = config.services.forwards.iter().enumerate();
     let listens = forwards.filter_map(|(index, forward)| {
         let socket = forward.listen.socket()?;
-        Some(("forwards", Some(index), socket))
+        Some((p2pnode_services::config::listener(reader, index), socket))
     });
-    let socks = config.services.socks.map(|at| ("socks.listen", None, at));
-    for (key, index, socket) in listens.chain(socks) {
+    let socks = config.services.socks;
+    let socks = socks.map(|at| ("socks.listen".to_owned(), at));
+    for (key, socket) in listens.chain(socks).collect::<Vec<_>>() {
         if let Some(problem) = in_dial_range(socket, &config.dial) {
-            reader.contradiction(key, index, problem);
+            reader.contradiction(&key, None, problem);
         }
     }
 }

@@ -6,7 +6,7 @@ use p2pnode_daemon::{
         Reader,
         kind::{
             BOOL, BYTES_LIMIT, COUNT, DIAL_ADDR, HOST_NAME, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT,
-            PATH, PEER_ID, SOCKET_ADDR,
+            PATH, PEER_ID, SOCKET_ADDR, SOCKET_PATH,
         },
     },
     memory,
@@ -93,7 +93,7 @@ impl Config {
             ),
             search: reader.one(
                 "punch.search",
-                "Whether to search for a pair of ports after a punch over QUIC has failed because of a symmetric NAT. At most 3,000 \
+                "Whether to search for a pair of ports after a punch over QUIC has failed because of a symmetric NAT, or of a router that has taken an early packet. At most 3,000 \
                  packets a series. auto: where that may find one. off: such peers stay relayed.",
                 &SEARCH,
                 "auto",
@@ -153,7 +153,7 @@ impl Config {
         let control = reader.computed(
             "control.socket",
             "Path of the control socket. Default: $XDG_RUNTIME_DIR/p2pnode/control.sock; for root: /run/p2pnode/control.sock.",
-            &PATH,
+            &SOCKET_PATH,
             directories.runtime.map(|runtime| runtime.join("control.sock")),
         );
         let memory = reader.computed(
@@ -216,7 +216,7 @@ fn key(
 ) -> Key {
     const NAME: &str = "identity.key_file";
     const DOC: &str = "File of the node's private key. The first start creates it with mode 0600. Default: \
-        $XDG_STATE_HOME/p2pnode/identity.key; for root: /var/lib/p2pnode/identity.key. `dial` takes a throwaway key unless --key is given.";
+        $XDG_STATE_HOME/p2pnode/identity.key; for root: /var/lib/p2pnode/identity.key. A command with a node of its own takes a throwaway key unless --key is given.";
     match purpose {
         Purpose::Run | Purpose::Check => {
             let default = state.map(|state| state.join("identity.key"));

@@ -1,12 +1,15 @@
 //! Port mappings of the router: how they are asked for, where they are published, and which ports are exposed for other programs.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use p2pnode_daemon::config::{
     Form, Kind, Reader,
     kind::{self, HOST_NAME, PATH, SOCKET_ADDR},
 };
-use p2pnode_protocol::{mapping::Protocol, quote};
+use p2pnode_protocol::{escape, mapping::Protocol, quote};
 use p2pnode_services::config::{Address, Identity, ServiceName, Target};
 
 /// The name under which the ports of the node itself are published.
@@ -60,6 +63,28 @@ pub(crate) struct Publish {
     pub file: Option<PathBuf>,
     /// A zone of the DNS.
     pub dns: Option<Dns>,
+}
+
+impl Publish {
+    /// What cannot work on this host.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let hook = self.hook.first().map(Path::new);
+        let hook = hook.filter(|hook| !hook.is_file()).map(|hook| {
+            format!(
+                "mappings.publish.hook: there is no file {} on this host",
+                escape(hook.display())
+            )
+        });
+        let folder = self.file.as_deref().and_then(Path::parent);
+        let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.is_dir();
+        let folder = folder.filter(missing).map(|folder| {
+            format!(
+                "mappings.publish.file: there is no directory {} on this host; create it",
+                escape(folder.display())
+            )
+        });
+        hook.into_iter().chain(folder).collect()
+    }
 }
 
 /// A zone that takes updates.

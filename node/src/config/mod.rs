@@ -215,6 +215,7 @@ impl Config {
                     .to_owned(),
             );
         }
+        warnings.extend(self.mappings.publish.warnings());
         warnings
     }
 }
@@ -230,8 +231,7 @@ impl Config {
     /// The peers that have a name.
     #[must_use]
     pub(crate) fn peer_names(&self) -> p2pnode_services::config::Peers {
-        let peers = self.peers.iter();
-        peers.map(|(name, peer)| (name.clone(), peer.id)).collect()
+        self.names().peers()
     }
 }
 

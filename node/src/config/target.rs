@@ -95,12 +95,16 @@ pub(crate) fn check_not_own(peer: PeerId, own: PeerId) -> Result<(), Usage> {
 
 /// The peers of `peers:`, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Names(BTreeMap<String, KnownPeer>);
+pub(crate) struct Names {
+    known: BTreeMap<String, KnownPeer>,
+    /// Those of the running node are among them.
+    has_running: bool,
+}
 
 impl Names {
     /// The name of a peer, if it has one.
     pub(crate) fn of(&self, peer: &PeerId) -> Option<&str> {
-        let mut names = self.0.iter();
+        let mut names = self.known.iter();
         names.find_map(|(name, known)| (known.id == *peer).then_some(name.as_str()))
     }
 
@@ -109,29 +113,64 @@ impl Names {
     /// # Errors
     /// [`Usage`] if it is neither.
     pub(crate) fn peer(&self, peer: &str) -> Result<PeerId, Usage> {
-        let known = self.0.get(peer).map(|known| known.id);
+        self.find(peer)
+            .map_err(|problem| Usage(format!("PEER: {problem}")))
+    }
+
+    /// The same for an argument of another name.
+    ///
+    /// # Errors
+    /// Why it is neither.
+    pub(crate) fn find(&self, peer: &str) -> Result<PeerId, String> {
+        let known = self.known.get(peer).map(|known| known.id);
         known
             .or_else(|| addr::peer_id(peer).ok())
             .or_else(|| peer_of_address(peer))
-            .ok_or_else(|| Usage(format!("PEER: {}", unknown(self, peer))))
+            .ok_or_else(|| unknown(self, peer))
+    }
+
+    /// With those that the running node knows, as its status has them. A name that is here already stays.
+    pub(crate) fn with_running(mut self, running: &BTreeMap<String, String>) -> Self {
+        self.has_running = true;
+        for (name, id) in running {
+            let known = id.parse().map(|id| KnownPeer {
+                id,
+                addrs: Vec::new(),
+            });
+            if let Ok(known) = known {
+                self.known.entry(name.clone()).or_insert(known);
+            }
+        }
+        self
     }
 
     /// The addresses of a peer.
     pub(crate) fn addrs<'a>(&'a self, peer: &'a PeerId) -> impl Iterator<Item = &'a Multiaddr> {
-        let known = self.0.values().filter(move |known| known.id == *peer);
+        let known = self.known.values().filter(move |known| known.id == *peer);
         known.flat_map(|known| &known.addrs)
+    }
+
+    /// The same as a table.
+    pub(crate) fn peers(&self) -> p2pnode_services::config::Peers {
+        let names = self.known.iter();
+        names
+            .map(|(name, known)| (name.clone(), known.id))
+            .collect()
     }
 
     /// Each name and its peer.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &PeerId)> {
-        self.0.iter().map(|(name, known)| (name, &known.id))
+        self.known.iter().map(|(name, known)| (name, &known.id))
     }
 }
 
 impl Config {
     /// The names of `peers:`.
     pub(crate) fn names(&self) -> Names {
-        Names(self.peers.clone())
+        Names {
+            known: self.peers.clone(),
+            has_running: false,
+        }
     }
 }
 
@@ -148,11 +187,15 @@ fn unknown(names: &Names, peer: &str) -> String {
             quote(peer)
         );
     }
-    let known: Vec<&str> = names.0.keys().take(MANY).map(String::as_str).collect();
-    let known = match (known.is_empty(), names.0.len() > MANY) {
-        (true, _) => String::new(),
+    let mut known: Vec<&str> = names.known.keys().map(String::as_str).take(MANY).collect();
+    if names.known.len() > MANY {
+        known.push("...");
+    }
+    let known = match (known.is_empty(), names.has_running) {
+        (true, false) => String::new(),
         (false, false) => format!(", or one of {}", known.join(", ")),
-        (false, true) => format!(", or one of {}, ...", known.join(", ")),
+        (true, true) => "; the running node knows no name".to_owned(),
+        (false, true) => format!("; the running node knows {}", known.join(", ")),
     };
     format!(
         "{} is neither a peer id nor a name under `peers:`; give an id such as 12D3KooW..., as `p2pnode id` prints it on \

@@ -149,81 +149,48 @@ fn a_dial_beside_a_running_node_takes_nothing_of_its_file_that_only_one_can_have
 
 #[test]
 fn each_contradiction_is_reported_at_the_value_that_causes_it() {
-    for (file, fault) in [
-        (
-            "listen: [/ip4/0.0.0.0/tcp/443, /ip4/0.0.0.0/udp/40050/quic-v1]",
-            "f.yaml:1:32: listen: /ip4/0.0.0.0/udp/40050/quic-v1 is in the dial range 40000-40050, whose ports are for dialing \
-             and punching; listen on a port outside it",
-        ),
-        (
-            "admin: { listen: 127.0.0.1:40000 }",
-            "f.yaml:1:18: admin.listen: 127.0.0.1:40000 is in the dial range 40000-40050, whose ports are for dialing and \
-             punching; listen on a port outside it",
-        ),
-        (
-            "dial: { transports: [] }",
-            "f.yaml:1:21: dial.transports: is an empty list; give quic, tcp or both, or leave the key out",
-        ),
-        (
-            "dial: { transports: [tcp] }\nrelays:\n- /ip4/192.0.2.1/tcp/1/p2p/$A\n- /ip4/192.0.2.1/udp/1/quic-v1/p2p/$B",
-            "f.yaml:4:3: relays: relay /ip4/192.0.2.1/udp/1/quic-v1/p2p/$B cannot be dialed: dial.transports has no quic; add \
-             it, or give an address of another transport",
-        ),
-        (
-            "dial: { family: only-ip6 }\nrelays: [/ip4/192.0.2.1/tcp/1/p2p/$A]",
-            "f.yaml:2:10: relays: relay /ip4/192.0.2.1/tcp/1/p2p/$A cannot be dialed: dial.family is only-ip6 and the address \
-             is ip4; change one of them",
-        ),
-        (
-            "dial: { transports: [quic] }\npunch: { advertise: ['/ip4/192.0.2.1/tcp/{port}'] }",
-            "f.yaml:2:22: punch.advertise: /ip4/192.0.2.1/tcp/{port} cannot be punched: dial.transports has no tcp; add it, or \
-             give an address of another transport",
-        ),
-        (
-            "peers: { db: { id: $A, addrs: [/ip4/192.0.2.1/tcp/1/p2p/$B] } }",
-            "f.yaml:1:82: peers.db.addrs: /ip4/192.0.2.1/tcp/1/p2p/$B names the peer $B, not $A; drop /p2p/$B or give the right \
-             address",
-        ),
-        (
-            "discovery: { dns: [a.example:443, b.example:443, A.example.:443] }",
-            "f.yaml:1:50: discovery.dns: A.example.:443 is given twice; give it once",
-        ),
-        (
-            "discovery: { dns: [a:1, b:1, c:1, d:1, e:1, f:1, g:1, h:1, i:1] }",
-            "f.yaml:1:19: discovery.dns: has 9 names, and each dial resolves all of them; put the peers behind at most 8 \
-             names",
-        ),
-        (
-            "discovery: { mdns: true }\ndial: { port_range: 40000 }",
-            "f.yaml:1:20: discovery.mdns: is true and needs a second port, and dial.port_range 40000-40000 has one; widen the \
-             range, or set false",
-        ),
-        (
-            "peers: { my.db: { id: $A } }",
-            "f.yaml:1:10: peers: \"my.db\" is not a name for a peer; use 1 to 63 letters, digits, hyphens and underscores",
-        ),
-        (
-            "peers: { $A: { id: $A } }",
-            "f.yaml:1:10: peers: $A is a peer id, not a name; write `NAME: { id: $A }`",
-        ),
-        (
-            "relays: [/ip4/192.0.2.1/tcp/1]",
-            "f.yaml:1:10: relays: relay \"/ip4/192.0.2.1/tcp/1\" names no peer id; append /p2p/<id>, as `relay-node id` prints it",
-        ),
-        (
-            "dial: { port_range: 80-79 }",
-            "f.yaml:1:21: dial.port_range: invalid port range `80-79`: the last port is below the first; give a port or \
-             first-last, as in 40000-40050",
-        ),
-        (
-            "dial: { family: ip4 }",
-            "f.yaml:1:17: dial.family: unknown family policy `ip4`; give auto, prefer-ip4, prefer-ip6, only-ip4 or only-ip6",
-        ),
-        (
-            "dial: { congestion: reno }",
-            "f.yaml:1:21: dial.congestion: unknown congestion control `reno`; give cubic or bbr",
-        ),
+    for line in [
+        "listen: [/ip4/0.0.0.0/tcp/443, /ip4/0.0.0.0/udp/40050/quic-v1] => \
+         f.yaml:1:32: listen: /ip4/0.0.0.0/udp/40050/quic-v1 is in the dial range 40000-40050, whose ports are for dialing \
+         and punching; listen on a port outside it",
+        "admin: { listen: 127.0.0.1:40000 } => \
+         f.yaml:1:18: admin.listen: 127.0.0.1:40000 is in the dial range 40000-40050, whose ports are for dialing and \
+         punching; listen on a port outside it",
+        "dial: { transports: [] } => \
+         f.yaml:1:21: dial.transports: is an empty list; give quic, tcp or both, or leave the key out",
+        "dial: { transports: [tcp] }\nrelays:\n- /ip4/192.0.2.1/tcp/1/p2p/$A\n- /ip4/192.0.2.1/udp/1/quic-v1/p2p/$B => \
+         f.yaml:4:3: relays: relay /ip4/192.0.2.1/udp/1/quic-v1/p2p/$B cannot be dialed: dial.transports has no quic; add \
+         it, or give an address of another transport",
+        "dial: { family: only-ip6 }\nrelays: [/ip4/192.0.2.1/tcp/1/p2p/$A] => \
+         f.yaml:2:10: relays: relay /ip4/192.0.2.1/tcp/1/p2p/$A cannot be dialed: dial.family is only-ip6 and the address \
+         is ip4; change one of them",
+        "dial: { transports: [quic] }\npunch: { advertise: ['/ip4/192.0.2.1/tcp/{port}'] } => \
+         f.yaml:2:22: punch.advertise: /ip4/192.0.2.1/tcp/{port} cannot be punched: dial.transports has no tcp; add it, or \
+         give an address of another transport",
+        "peers: { db: { id: $A, addrs: [/ip4/192.0.2.1/tcp/1/p2p/$B] } } => \
+         f.yaml:1:82: peers.db.addrs: /ip4/192.0.2.1/tcp/1/p2p/$B names the peer $B, not $A; drop /p2p/$B or give the right \
+         address",
+        "discovery: { dns: [a.example:443, b.example:443, A.example.:443] } => \
+         f.yaml:1:50: discovery.dns: A.example.:443 is given twice; give it once",
+        "discovery: { dns: [a:1, b:1, c:1, d:1, e:1, f:1, g:1, h:1, i:1] } => \
+         f.yaml:1:19: discovery.dns: has 9 names, and each dial resolves all of them; put the peers behind at most 8 \
+         names",
+        "discovery: { mdns: true }\ndial: { port_range: 40000 } => \
+         f.yaml:1:20: discovery.mdns: is true and needs a second port, and dial.port_range 40000-40000 has one; widen the \
+         range, or set false",
+        "peers: { my.db: { id: $A } } => \
+         f.yaml:1:10: peers: \"my.db\" is not a name for a peer; use 1 to 63 letters, digits, hyphens and underscores",
+        "peers: { $A: { id: $A } } => f.yaml:1:10: peers: $A is a peer id, not a name; write `NAME: { id: $A }`",
+        "relays: [/ip4/192.0.2.1/tcp/1] => \
+         f.yaml:1:10: relays: relay \"/ip4/192.0.2.1/tcp/1\" names no peer id; append /p2p/<id>, as `relay-node id` prints it",
+        "dial: { port_range: 80-79 } => \
+         f.yaml:1:21: dial.port_range: invalid port range `80-79`: the last port is below the first; give a port or \
+         first-last, as in 40000-40050",
+        "dial: { family: ip4 } => \
+         f.yaml:1:17: dial.family: unknown family policy `ip4`; give auto, prefer-ip4, prefer-ip6, only-ip4 or only-ip6",
+        "dial: { congestion: reno } => f.yaml:1:21: dial.congestion: unknown congestion control `reno`; give cubic or bbr",
     ] {
+        let (file, fault) = line.split_once(" => ").unwrap();
         let fault = fault.replace("$A", A).replace("$B", B);
         assert_eq!(read(file, Purpose::Run).unwrap_err(), fault, "{file}");
     }

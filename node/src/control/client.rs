@@ -1,6 +1,6 @@
 //! The command's side of the control socket.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use libp2p::PeerId;
 use p2pnode_daemon::control::{self, ClientError, Lines};
@@ -129,12 +129,16 @@ impl Client {
         Ok(answer.next().await?.unwrap_or_default())
     }
 
-    /// Lets the node dial.
+    /// Lets the node dial, which takes so long at most.
     ///
     /// # Errors
     ///
     /// [`ClientError`].
-    pub(crate) async fn dial(&self, request: &DialRequest) -> Result<Reports, ClientError> {
-        self.0.post("/v1/dial", request).await
+    pub(crate) async fn dial(
+        &self,
+        request: &DialRequest,
+        time: Duration,
+    ) -> Result<Reports, ClientError> {
+        self.0.post_within("/v1/dial", request, time).await
     }
 }

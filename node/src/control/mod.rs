@@ -197,9 +197,14 @@ pub(crate) struct Report {
 }
 
 fn parse_peer(text: &str, handle: &Handle) -> Result<PeerId, Refusal> {
-    let peer = handle.names().peer(text).and_then(|peer| {
-        config::check_not_own(peer, handle.peer_id())?;
-        Ok(peer)
-    });
-    peer.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
+    let peer = handle.names().peer(text);
+    let peer = peer.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
+    not_own(peer, handle)?;
+    Ok(peer)
+}
+
+/// A node reaches no service of its own.
+fn not_own(peer: PeerId, handle: &Handle) -> Result<(), Refusal> {
+    config::check_not_own(peer, handle.peer_id())
+        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }

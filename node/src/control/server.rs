@@ -108,7 +108,12 @@ async fn why(
     let reason = match relay.map(|relay| relay.reason) {
         Some(Some(reason)) => format!("relay {peer} is not connected to this node: {reason}"),
         Some(None) => format!("relay {peer} is not connected to this node; it is being dialed"),
-        None => format!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it"),
+        None => match status.lost.iter().find(|lost| lost.peer == peer) {
+            Some(lost) => format!("no path to {lost}"),
+            None => {
+                format!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it")
+            }
+        },
     };
     Err(Refusal(StatusCode::NOT_FOUND, reason))
 }

@@ -15,7 +15,7 @@ use p2pnode_protocol::to_json;
 use p2pnode_services::config::{self, Fault, Identity, Peers, RawForward, RawService, Source};
 use tokio::sync::mpsc;
 
-use super::{ForwardRequest, Found, MapRequest, ServeRequest, parse_peer};
+use super::{ForwardRequest, Found, MapRequest, ServeRequest, not_own, parse_peer};
 use crate::{
     Handle,
     config::own_ip4,
@@ -66,6 +66,9 @@ pub(super) async fn forward(
         to: to.map_err(bad)?,
     };
     let forward = config::forward(raw, &Peers::new()).map_err(faults)?;
+    for (_, peer) in &forward.to {
+        not_own(*peer, &handle)?;
+    }
     let (sink, lines) = reports();
     let forwarding = handle.hub().forward(forward, asked.once, Some(sink));
     let forwarding =

@@ -15,7 +15,10 @@ use std::{
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::backoff::full_jitter;
 
-use crate::core::{dialer::CIRCUIT_WAIT, event::Pause};
+use crate::core::{
+    dialer::{CIRCUIT_WAIT, REFUSALS},
+    event::Pause,
+};
 
 /// The first wait after every way has failed once.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
@@ -85,6 +88,8 @@ pub(crate) struct Lost {
     pub(crate) pause: Option<Pause>,
     /// When it is dialed next, if that is known.
     pub(crate) next: Option<Instant>,
+    /// Whether it closes connections before it has answered anything.
+    pub(crate) refuses: bool,
 }
 
 /// The peers to dial again when they are lost.
@@ -100,6 +105,8 @@ struct Peer {
     addrs: Vec<Multiaddr>,
     /// The one that led to the peer last is the first.
     relays: Vec<PeerId>,
+    /// Where its host has answered that it knows the connection no more.
+    answered: Option<Multiaddr>,
     /// The search after the last loss, also after it was found.
     search: Option<Search>,
     /// Whether a dial is under way, which looks for the peer by itself.
@@ -126,6 +133,10 @@ struct Search {
     /// Whether nothing can be done before a relay is ready.
     stuck: bool,
     pause: Option<Pause>,
+    /// How many connections in a row the peer has closed before it answered anything.
+    refusals: u32,
+    /// Whether it has begun at once after a reset.
+    was_reset: bool,
     /// When the peer was found.
     found: Option<Instant>,
 }
@@ -146,6 +157,7 @@ impl Reconnector {
         let wanted = self.peers.entry(peer).or_insert(Peer {
             addrs: Vec::new(),
             relays: Vec::new(),
+            answered: None,
             search: None,
             is_dialed: false,
         });
@@ -189,6 +201,7 @@ impl Reconnector {
                 since: search.since,
                 pause: search.pause.filter(|_| !peer.is_dialed),
                 next: (!search.stuck && !peer.is_dialed).then_some(search.at),
+                refuses: search.refusals >= REFUSALS,
             })
         })
     }
@@ -241,8 +254,31 @@ impl Reconnector {
         }
     }
 
-    /// The peer has closed the last connection. It may be back, but not at once.
-    pub(crate) fn handle_left(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
+    /// The peer's host has answered at this address that it knows the last connection no more: the host is there, and so is the peer
+    /// if it was restarted. The peer is dialed at once, there as well, also if its search waits. The next reset brings a backoff.
+    pub(crate) fn handle_reset(
+        &mut self,
+        peer: &PeerId,
+        at: Option<Multiaddr>,
+        now: Instant,
+        jitter: f64,
+    ) {
+        if !self.is_searched(peer) {
+            self.handle_lost(peer, now, jitter);
+        }
+        let Some(peer) = self.peers.get_mut(peer) else {
+            return;
+        };
+        let Some(search) = peer.search.as_mut().filter(|search| !search.was_reset) else {
+            return;
+        };
+        search.next_round(now, jitter);
+        (search.at, search.was_reset) = (now, true);
+        peer.answered = at;
+    }
+
+    /// The peer has closed the last connection. It may be back, but not at once. `refuses`: before it had answered anything.
+    pub(crate) fn handle_left(&mut self, peer: &PeerId, refuses: bool, now: Instant, jitter: f64) {
         self.handle_lost(peer, now, jitter);
         if let Some(search) = self
             .peers
@@ -251,6 +287,7 @@ impl Reconnector {
         {
             let wait = LEFT_ALONE.mul_f64(1.0 + jitter.clamp(0.0, 1.0));
             search.at = search.at.max(now + wait);
+            search.refusals = if refuses { search.refusals + 1 } else { 0 };
         }
     }
 
@@ -338,11 +375,10 @@ impl Peer {
         let search = self.search.as_mut()?;
         if !search.addrs_dialed {
             search.addrs_dialed = true;
-            if !self.addrs.is_empty() {
-                return Some(Action::DialDirect {
-                    peer: id,
-                    addrs: self.addrs.clone(),
-                });
+            let mut addrs = self.addrs.clone();
+            addrs.extend(self.answered.take().filter(|at| !self.addrs.contains(at)));
+            if !addrs.is_empty() {
+                return Some(Action::DialDirect { peer: id, addrs });
             }
         }
         let next = self
@@ -378,6 +414,8 @@ impl Search {
             without_relay: None,
             stuck: false,
             pause: None,
+            refusals: 0,
+            was_reset: false,
             found: None,
         }
     }

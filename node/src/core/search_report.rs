@@ -94,7 +94,8 @@ pub enum SearchOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoSearch {
-    /// Each side has one mapping for all destinations: a search finds nothing that a punch does not.
+    /// Each side has one mapping for all destinations, and one of them has named no fresh ports: it is of an earlier version, or its
+    /// range has none.
     NotSymmetric,
     /// Both map by destination, and one of them to random ports: 54,000 packets a side find a pair in half of the searches.
     RandomBoth,
@@ -110,7 +111,7 @@ impl NoSearch {
     /// The same in words.
     pub(crate) const fn words(self) -> &'static str {
         match self {
-            Self::NotSymmetric => "neither NAT is symmetric",
+            Self::NotSymmetric => "neither NAT is symmetric, and one side has named no fresh ports",
             Self::RandomBoth => {
                 "both NATs are symmetric and one has random ports, so no affordable number of packets finds a pair"
             }

@@ -95,6 +95,8 @@ impl Snapshot<'_> {
         let lost = self.state.lost();
         lost.map(|lost| LostStatus {
             peer: lost.peer,
+            name: self.name(&lost.peer),
+            refuses: lost.refuses,
             since: self.now.saturating_duration_since(lost.since),
             paused: lost.pause,
             next_dial: lost.next.map(|at| at.saturating_duration_since(self.now)),

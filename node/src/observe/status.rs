@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -101,6 +102,12 @@ pub struct LostStatus {
     /// Its id.
     #[serde(with = "json::text")]
     pub peer: PeerId,
+    /// Its name under `peers:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether it closes connections before it has answered anything, as a peer does whose `access.allow` does not name this node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refuses: bool,
     /// Time since its last path was lost.
     #[serde(rename = "since_s", with = "json::seconds")]
     pub since: Duration,
@@ -109,6 +116,38 @@ pub struct LostStatus {
     /// Time until it is dialed next, where that is known.
     #[serde(rename = "next_dial_s", with = "json::seconds_or_null")]
     pub next_dial: Option<Duration>,
+}
+
+impl LostStatus {
+    /// What becomes of the peer.
+    pub(crate) fn fate(&self) -> String {
+        let refuses = match self.refuses {
+            true => {
+                "it refuses this node, because its access.allow does not name it or it is full; "
+            }
+            false => "",
+        };
+        let next = |next: Duration| format!("dialed again in {} s", next.as_secs());
+        let next = self
+            .next_dial
+            .map_or_else(|| "being dialed".to_owned(), next);
+        let next = match self.paused {
+            Some(Pause::NoRelay) => "paused, no relay is reachable".to_owned(),
+            Some(Pause::NoAnswer) => format!("paused, no answer; {next}"),
+            None => next,
+        };
+        format!("{refuses}{next}")
+    }
+}
+
+impl fmt::Display for LostStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.peer)?,
+            None => write!(f, "{}", self.peer)?,
+        }
+        write!(f, ", lost {} s ago: {}", self.since.as_secs(), self.fate())
+    }
 }
 
 /// The source address that stands for a peer.

@@ -67,6 +67,7 @@ use super::{
 };
 pub(crate) use action::{Action, DialId, Established, HandshakeError, Side};
 pub(crate) use action::{Event, FoundPair, Introduced, IntroductionResponse};
+pub(crate) use directs::SIBLINGS;
 pub(crate) use timing::Timing;
 
 use context::{Context, Relays};

@@ -28,7 +28,7 @@ pub(crate) mod vouch;
 pub(crate) use behaviour::Behaviour;
 pub(crate) use behaviour::outcome::outcome as dial_outcome;
 pub(crate) use candidates::Observation;
-pub(crate) use machine::{Event, FoundPair, Introduced, IntroductionResponse};
+pub(crate) use machine::{Event, FoundPair, Introduced, IntroductionResponse, SIBLINGS};
 pub(crate) use record::Record;
 pub use record::{AttemptEnd, By, CandidateOutcome, CandidateRecord, Reason, Role};
 pub(crate) use settings::{CircuitFacts, Settings};

@@ -1,6 +1,7 @@
 //! Frames over one stream of a session.
 
 use std::{
+    cell::RefCell,
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -20,8 +21,16 @@ const FIRST: usize = 8 << 10;
 /// How much is read at once where a frame begins: each read takes the lock of the connection, and most frames are short.
 const AHEAD: usize = 4 << 10;
 
+thread_local! {
+    /// What is read ahead comes here, and is copied to a buffer of its size.
+    static SCRATCH: RefCell<[u8; AHEAD]> = const { RefCell::new([0; AHEAD]) };
+}
+
 /// Payloads up to this length are copied behind their headers: a write costs more than the copy.
 const COPIED: usize = 2 << 10;
+
+/// The room for what is gathered at first: a confirmation, and data that is copied.
+const SHORT: usize = COPIED + 64;
 
 /// How much is gathered before it is written.
 const GATHERED: usize = 16 << 10;
@@ -35,6 +44,8 @@ pub(super) struct Carrier {
     stream: Stream,
     /// What was read behind the last frame. Nothing is allocated for it while the stream is idle.
     ahead: Bytes,
+    /// How long the buffer is that `ahead` is a part of.
+    buffer: usize,
     input: Input,
     out: BytesMut,
     payload: Bytes,
@@ -57,6 +68,7 @@ impl Carrier {
             connection,
             stream,
             ahead: Bytes::new(),
+            buffer: 0,
             input: Input::Header,
             out: BytesMut::new(),
             payload: Bytes::new(),
@@ -75,17 +87,23 @@ impl Carrier {
                     let mut header = [0; HEADER];
                     self.ahead.copy_to_slice(&mut header);
                     let header = Header::parse(header).map_err(invalid)?;
+                    if self.ahead.len() >= header.length() {
+                        return Poll::Ready(self.whole(header).map(Some));
+                    }
                     self.input = Input::Body(header, vec![0; header.length().min(FIRST)], 0);
                 }
                 Input::Header => {
-                    let mut bytes = [0; AHEAD];
-                    match ready!(stream.as_mut().poll_read(cx, &mut bytes))? {
+                    let read = SCRATCH.with_borrow_mut(|bytes| {
+                        let read = ready!(stream.as_mut().poll_read(cx, bytes))?;
+                        if read > 0 {
+                            self.ahead = Bytes::from([&self.ahead[..], &bytes[..read]].concat());
+                        }
+                        Poll::Ready(io::Result::Ok(read))
+                    });
+                    match ready!(read)? {
                         0 if self.ahead.is_empty() => return Poll::Ready(Ok(None)),
                         0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                        read => {
-                            let all = [&self.ahead[..], &bytes[..read]].concat();
-                            self.ahead = Bytes::from(all);
-                        }
+                        _ => self.buffer = self.ahead.len(),
                     }
                 }
                 Input::Body(header, bytes, have) => {
@@ -118,6 +136,21 @@ impl Carrier {
                 }
             }
         }
+    }
+
+    /// A frame whose body was read ahead. Its payload stays in the buffer if it is most of that: a short one must not keep a long one.
+    fn whole(&mut self, header: Header) -> io::Result<Frame> {
+        let body = self.ahead.split_to(header.length());
+        if self.ahead.is_empty() {
+            self.ahead = Bytes::new();
+        }
+        let mut frame = header.body(body).map_err(invalid)?;
+        if let Frame::Data { bytes, .. } | Frame::Datagram(bytes) = &mut frame
+            && 2 * bytes.len() < self.buffer
+        {
+            *bytes = Bytes::copy_from_slice(bytes);
+        }
+        Ok(frame)
     }
 
     /// Sends what `next` returns, until it returns nothing. Ready when all is with the stream, and the stream is closed if
@@ -161,6 +194,9 @@ impl Carrier {
     fn gather(&mut self, next: &mut impl FnMut() -> Option<Frame>) {
         while self.payload.is_empty() && self.out.len() < GATHERED {
             let Some(frame) = next() else { return };
+            if self.out.capacity() == 0 {
+                self.out.reserve(SHORT);
+            }
             match encode(frame, &mut self.out) {
                 Some(payload) if payload.len() <= COPIED => self.out.extend_from_slice(&payload),
                 Some(payload) => self.payload = payload,

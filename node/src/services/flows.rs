@@ -15,7 +15,7 @@ use p2pnode_services::core::{
     session::StreamId,
     sessions::Key,
 };
-use p2pnode_transports::{DatagramPath, Datagrams};
+use p2pnode_transports::{DatagramError, DatagramPath, Datagrams};
 use socket2::SockRef;
 use tokio::net::UdpSocket;
 
@@ -37,6 +37,7 @@ pub(super) struct Udp(pub(super) Mutex<State>);
 /// What the lock guards.
 #[derive(Debug)]
 pub(super) struct State {
+    metrics: SessionMetrics,
     pub(super) flows: Flows,
     lines: HashMap<FlowKey, Arc<Line>>,
     pub(super) forwards: BTreeMap<ForwardId, Arc<Clients>>,
@@ -71,8 +72,9 @@ pub(super) struct Orders {
 
 impl Udp {
     /// None yet.
-    pub(super) fn new(instance: u64) -> Self {
+    pub(super) fn new(instance: u64, metrics: SessionMetrics) -> Self {
         Self(Mutex::new(State {
+            metrics,
             flows: Flows::new(instance, Settings::default()),
             lines: HashMap::new(),
             forwards: BTreeMap::new(),
@@ -184,10 +186,14 @@ impl State {
         let Some(path) = self.paths.get(&peer) else {
             return;
         };
-        if let Err(error) = path.send(datagram) {
-            tracing::debug!(%peer, %error, "a datagram was not sent");
-            // The path carries shorter ones than before, or none: later ones go on the stream.
-            self.flows.handle_path(peer, path.max_size());
+        match path.send(datagram) {
+            Ok(()) => {}
+            Err(DatagramError::Congested) => self.metrics.datagram_dropped(),
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a datagram was not sent");
+                // The path carries shorter ones than before, or none: later ones go on the stream.
+                self.flows.handle_path(peer, path.max_size());
+            }
         }
     }
 

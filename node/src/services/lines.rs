@@ -176,6 +176,12 @@ pub(super) fn reason(end: End) -> Option<&'static str> {
                 "the peer has too many sessions of this node, or of all, or too many were opened lately"
             }
             Refusal::UnknownSession => "the peer does not know the session",
+            Refusal::TakesDatagrams => {
+                "the service takes datagrams; bring it here with `p2pnode forward SERVICE@PEER --listen udp://ADDR`"
+            }
+            Refusal::TakesStreams => {
+                "the service takes no datagrams; bring it here with a forward that listens on tcp:// or unix://"
+            }
             Refusal::Stale | Refusal::Malformed | Refusal::Other => "the peer refused it",
         },
         End::NoAnswer => "the peer cannot be reached",

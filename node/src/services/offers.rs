@@ -110,6 +110,11 @@ impl Offers {
         Ok(())
     }
 
+    /// All of them, which are offered no longer.
+    pub(super) fn take(&mut self) -> BTreeMap<ServiceName, Arc<Offered>> {
+        std::mem::take(&mut self.0)
+    }
+
     pub(super) fn remove(&mut self, name: &ServiceName) {
         self.0.remove(name);
     }

@@ -5,7 +5,10 @@ use std::{io, net::SocketAddr, time::Duration};
 use p2pnode_services::{
     config::Peers,
     core::session::End,
-    wire::socks::{self, Reply, Step},
+    wire::{
+        Refusal, ResetReason,
+        socks::{self, Reply, Step},
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -155,10 +158,15 @@ async fn serve(hub: &Hub, mut stream: TcpStream, wanted: Result<String, Reply>) 
 /// What a client learns of a session that was not opened.
 fn of_end(end: End) -> Reply {
     match end {
+        // SOCKS5 has a command for datagrams, which this server does not take.
+        End::Refused(Refusal::TakesDatagrams) => Reply::CommandNotSupported,
         End::Refused(_) | End::ResetByPeer(_) => Reply::Refused,
-        End::NoAnswer | End::Expired | End::ExpiredAtPeer | End::PeerRestarted => {
-            Reply::HostUnreachable
-        }
+        End::NoAnswer
+        | End::Expired
+        | End::ExpiredAtPeer
+        | End::PeerRestarted
+        // This node has no target: it is the peer that cannot be reached.
+        | End::Reset(ResetReason::TargetUnreachable) => Reply::HostUnreachable,
         End::Completed | End::Reset(_) => Reply::Failed,
     }
 }

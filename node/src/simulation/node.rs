@@ -255,7 +255,7 @@ impl World {
                 }
             }),
             // The searches themselves have a world of their own: no relay of this one sees ports.
-            Action::SamplePorts(_) | Action::SampleNextPort(_) => {
+            Action::SamplePorts(_) | Action::SampleNextPorts(..) => {
                 self.after(Duration::ZERO, move |world| {
                     let now = world.network.now;
                     if let Some(node) = world.hosts[host].node() {

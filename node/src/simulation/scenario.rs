@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, identity::Keypair};
+use libp2p::{
+    Multiaddr, PeerId, core::transport::ListenerId, identity::Keypair, swarm::ConnectionId,
+};
 use p2pnode_protocol::{
     join::{Token, TokenId},
     mapping::Protocol,
@@ -18,6 +20,7 @@ use relay_node::core::{Access, RelayState, Settings as RelaySettings};
 
 use super::{
     Host, Program, World,
+    connection::End,
     nat::{Nat, Site},
     network::Network,
     node::SimNode,
@@ -27,6 +30,7 @@ use crate::{
     config::{RelayAddr, Rotate},
     core::{
         dialer::Sources,
+        liveness::Ended,
         mappings::{Claim, Inside, Method},
         state::{DialId, NodeState, Settings},
         tokens::Tokens,
@@ -338,6 +342,22 @@ impl World {
         self.ends.retain(|_, end| end.host != host);
         self.opening.retain(|_, (of, _)| *of != host);
         self.attempts.retain(|_, attempt| attempt.host != host);
+    }
+
+    /// Kills the program of a host and starts it again, with the same ports: the host resets the direct connections of others to it.
+    pub(super) fn restart(&mut self, host: usize) {
+        self.crash(host);
+        self.hosts[host].runs -= 1;
+        self.start(host);
+        let direct = |end: &End| end.far_host == host && end.is_direct();
+        let known = self.ends.iter().filter(|(_, end)| direct(end));
+        let known: Vec<ConnectionId> = known.map(|(id, _)| *id).collect();
+        for id in known {
+            if let Some(base) = self.path(id) {
+                let delay = self.network.spread(base) * 2;
+                self.after(delay, move |world| world.lose(id, Ended::Reset));
+            }
+        }
     }
 
     /// Ends the program of a host, which closes its connections.

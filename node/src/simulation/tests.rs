@@ -33,3 +33,22 @@ fn pair(seed: u64, a: Nat, b: Nat) -> (World, usize, [usize; 2]) {
     world.until_reserved();
     (world, relay, nodes)
 }
+
+/// Such a pair whose first node has dialed the second, ten seconds later.
+fn met(seed: u64, a: Nat, b: Nat) -> (World, usize, [usize; 2]) {
+    let (mut world, relay, [a, b]) = pair(seed, a, b);
+    let dial = world.dial(a, b);
+    world.outcome(dial);
+    world.run(seconds(10));
+    (world, relay, [a, b])
+}
+
+impl World {
+    /// Waits until these two are direct, at most so many seconds; returns how long it took.
+    #[track_caller]
+    fn until_direct(&mut self, limit: u64, a: usize, b: usize) -> Duration {
+        self.until(seconds(limit), "it is direct", |world| {
+            world.are_direct(a, b)
+        })
+    }
+}

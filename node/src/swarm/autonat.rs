@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    io,
+    future::ready,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
@@ -44,18 +44,18 @@ impl Nonces {
     }
 }
 
-/// A relay that may dial this node, over a stream that is being opened.
+/// The relays that may dial a punch port of this node. One of those that serve AutoNAT is asked.
 pub(crate) struct Witness {
-    pub(crate) relay: PeerId,
     pub(crate) transport: Transport,
     pub(crate) family: Family,
-    pub(crate) stream: BoxFuture<'static, io::Result<Stream>>,
+    /// Streams to them, which are being opened; `None` of a relay that does not serve it.
+    pub(crate) streams: Vec<(PeerId, BoxFuture<'static, Option<Stream>>)>,
 }
 
 /// Whether the relay reaches an address of this node; `None` if that is not known.
 pub(crate) async fn is_reached(
     nonces: &Nonces,
-    witness: Witness,
+    stream: Stream,
     address: Multiaddr,
 ) -> Option<bool> {
     let nonce = fastrand::u64(..);
@@ -65,7 +65,7 @@ pub(crate) async fn is_reached(
         addresses: vec![Some(address)],
         nonce,
     };
-    let reply = exchange::ask::<Autonat>(witness.stream, &request).await;
+    let reply = exchange::ask::<Autonat>(ready(Ok(stream)), &request).await;
     let has_come = nonces.lock().get(&nonce) == Some(&true);
     drop(awaited);
     match reply {

@@ -80,9 +80,8 @@ pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
             Some(Closed::Local) => Ended::Ours,
             Some(Closed::ByPeer) => Ended::Theirs,
             Some(Closed::Overuse(Overuse::Stranger)) => Ended::Ours,
-            Some(Closed::Reset | Closed::TimedOut | Closed::Overuse(Overuse::Memory)) | None => {
-                Ended::Broken
-            }
+            Some(Closed::Reset) => Ended::Reset,
+            Some(Closed::TimedOut | Closed::Overuse(Overuse::Memory)) | None => Ended::Broken,
         },
     }
 }
@@ -284,7 +283,7 @@ mod tests {
                 transport: Transport::Tcp,
             }),
             Fault::Remote => of(Error::Timeout {
-                step: "the TCP handshake",
+                step: "the TLS or Noise handshake over TCP",
                 seconds: 10,
             }),
         }

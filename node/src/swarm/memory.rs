@@ -1,17 +1,10 @@
 //! Refuses inbound connections while the process is above `limits.memory`, and has others closed.
 
-use std::{
-    convert::Infallible,
-    task::{Context, Poll},
-};
+use std::convert::Infallible;
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, dummy,
-    },
+    Multiaddr,
+    swarm::{ConnectionDenied, ConnectionId, NetworkBehaviour, dummy},
 };
 use p2pnode_daemon::memory::{Holders, Pressure};
 use p2pnode_transports::{Budgets, Largest};
@@ -38,41 +31,10 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(dummy::ConnectionHandler)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(dummy::ConnectionHandler)
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        Poll::Pending
-    }
+    p2pnode_protocol::handlers!(self => dummy::ConnectionHandler);
+    p2pnode_protocol::no_swarm_events!();
+    p2pnode_protocol::no_reports!();
+    p2pnode_protocol::polls!(nothing);
 }
 
 /// The connections of a node, and where those are counted that are closed.

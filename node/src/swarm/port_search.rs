@@ -8,7 +8,7 @@ use std::{
 };
 
 use libp2p::PeerId;
-use p2pnode_protocol::port_search::{PROBE, Part};
+use p2pnode_protocol::port_search::{PROBE, Part, Side};
 use p2pnode_transports::{ClaimedUdp, Family, Handle};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -21,8 +21,11 @@ use crate::{
     punch::{FoundPair, Role},
 };
 
-/// Routers that an opening passes: those of a home and of its carrier, and not the remote's.
+/// Routers that an opening reaches: those of a home and of its carrier, and one that is not the remote's.
 const NEAR: u8 = 3;
+
+/// The same without a carrier's.
+const NEXT: u8 = 2;
 
 /// Datagrams that wait. More of them are dropped.
 const WAITING: usize = 64;
@@ -34,8 +37,8 @@ type Start = ([u8; PROBE + 1], usize);
 #[derive(Debug)]
 pub(crate) enum Done {
     Sampled(Option<Sample>),
-    /// The same, with the port that a path moves to.
-    SampledNext(Option<(Sample, ClaimedUdp)>),
+    /// The same, with ports that have not been used.
+    SampledNext(Option<(Sample, Vec<ClaimedUdp>)>),
     /// A relay sees the punch socket here.
     Seen(SocketAddr),
     Searched {
@@ -51,9 +54,9 @@ pub(crate) enum Done {
 pub(crate) struct PortSearches {
     running: Option<(oneshot::Receiver<Done>, JoinSet<()>)>,
     watch: Option<(mpsc::Receiver<SocketAddr>, JoinSet<()>)>,
-    /// The port that a path moves to.
-    next: Option<ClaimedUdp>,
-    /// The ports to which paths have moved, oldest first: none is taken again before all others.
+    /// The ports that a path moves to, or a punch.
+    next: Vec<ClaimedUdp>,
+    /// The ports that have been in their place, oldest first: none is taken again before all others.
     used: Vec<u16>,
 }
 
@@ -62,26 +65,31 @@ impl PortSearches {
         self.start(async move { Done::Sampled(plan.sample(relay).await) });
     }
 
-    pub(crate) fn sample_next(&mut self, plan: Plan, relay: PeerId) {
+    pub(crate) fn sample_next(&mut self, plan: Plan, relay: PeerId, count: usize) {
         let used = self.used.clone();
-        self.start(async move { Done::SampledNext(plan.sample_next(relay, &used).await) });
+        self.start(async move { Done::SampledNext(plan.sample_next(relay, &used, count).await) });
     }
 
-    pub(crate) fn keep(&mut self, next: ClaimedUdp) {
-        self.used.retain(|port| *port != next.port());
-        self.used.push(next.port());
-        self.next = Some(next);
+    pub(crate) fn keep(&mut self, next: Vec<ClaimedUdp>) {
+        for socket in &next {
+            self.used.retain(|port| *port != socket.port());
+            self.used.push(socket.port());
+        }
+        self.next = next;
     }
 
     pub(crate) fn search(&mut self, begin: Begin, sockets: Handle) {
-        let next = self.next.take().filter(|_| begin.moves);
+        let mut next = std::mem::take(&mut self.next);
+        if !begin.plan.is_of_pairs() {
+            next.clear();
+        }
         self.start(run(begin, sockets, next));
     }
 
     /// Ends it: its sockets close.
     pub(crate) fn stop(&mut self) {
         self.running = None;
-        self.next = None;
+        self.next.clear();
     }
 
     /// Has this relay look at the punch socket from now on, or none.
@@ -159,9 +167,9 @@ struct Sockets {
     probes: mpsc::Receiver<(SocketAddr, [u8; PROBE])>,
 }
 
-async fn run(begin: Begin, handle: Handle, next: Option<ClaimedUdp>) -> Done {
+async fn run(begin: Begin, handle: Handle, next: Vec<ClaimedUdp>) -> Done {
     let (peer, role, moves) = (begin.peer, role(&begin), begin.moves);
-    let family = Family::from(begin.own.ip());
+    let (own, family) = (begin.own, Family::from(begin.own.mapped.ip()));
     let mut sockets = Sockets::open(handle, family, begin.plan.sockets, next);
     let mut search = Search::new(
         begin.plan,
@@ -191,7 +199,7 @@ async fn run(begin: Begin, handle: Handle, next: Option<ClaimedUdp>) -> Done {
     let pair = match ended {
         Ended::NotFound => None,
         Ended::Found { socket, remote } => {
-            let own = begin.own;
+            let own = at(&own, socket);
             let pair = FoundPair {
                 peer,
                 remote,
@@ -216,13 +224,24 @@ async fn run(begin: Begin, handle: Handle, next: Option<ClaimedUdp>) -> Done {
 /// The side that opens waits for the other's dial.
 fn role(begin: &Begin) -> Role {
     match (begin.plan.does, begin.part) {
-        (Does::Opens, _) | (Does::Both, Part::Answerer) => Role::Initiator,
-        (Does::Probes, _) | (Does::Both, Part::Asker) => Role::Responder,
+        (Does::Opens, _) | (Does::Both | Does::Pairs, Part::Answerer) => Role::Initiator,
+        (Does::Probes, _) | (Does::Both | Does::Pairs, Part::Asker) => Role::Responder,
     }
 }
 
+/// Where the relay sees a socket, or the punch socket if it has not seen that one.
+fn at(own: &Side, socket: Socket) -> SocketAddr {
+    let fresh = match socket {
+        Socket::Opened(nth) => own
+            .fresh
+            .and_then(|fresh| fresh.get(usize::from(nth)).copied()),
+        Socket::Punch => None,
+    };
+    fresh.map_or(own.mapped, |port| SocketAddr::new(own.mapped.ip(), port))
+}
+
 impl Sockets {
-    fn open(handle: Handle, family: Family, count: u16, next: Option<ClaimedUdp>) -> Self {
+    fn open(handle: Handle, family: Family, count: u16, next: Vec<ClaimedUdp>) -> Self {
         let (sender, datagrams) = mpsc::channel(WAITING);
         let mut readers = JoinSet::new();
         let others = std::iter::from_fn(|| handle.claim_udp(family).ok());
@@ -251,7 +270,7 @@ impl Sockets {
             Socket::Punch => self.handle.stun().send(&probe, to),
             Socket::Opened(nth) => match self.opened.get(usize::from(nth)) {
                 Some(socket) => socket
-                    .set_hops((hop == Hop::Near).then_some(NEAR))
+                    .set_hops(routers(hop))
                     .and_then(|()| socket.socket().try_send_to(&probe, to).map(|_| ())),
                 // The range had fewer free ports.
                 None => return,
@@ -275,6 +294,14 @@ impl Sockets {
         let found = Arc::into_inner(self.opened.swap_remove(nth));
         let adopted = found.map(|found| self.handle.adopt(found, remote));
         matches!(adopted, Some(Ok(())))
+    }
+}
+
+const fn routers(hop: Hop) -> Option<u8> {
+    match hop {
+        Hop::Near => Some(NEAR),
+        Hop::Next => Some(NEXT),
+        Hop::All => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `p2pnode` from outside, in a home of its own.
+//! A program from outside, in a home of its own: the file that includes this has its `PROGRAM`, and the variable of its key file.
 
 use std::{
     fs,
@@ -39,21 +39,31 @@ impl Home {
     }
 
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_p2pnode"));
+        let mut command = Command::new(crate::PROGRAM);
         command
             .env_clear()
             .env("HOME", self.0.path())
             // The default of root is outside of the home.
-            .env("P2PNODE_IDENTITY_KEY_FILE", self.path("state/identity.key"))
+            .env(crate::KEY_FILE, self.path("state/identity.key"))
             .current_dir(self.0.path());
         command
     }
 
-    pub fn run(&self, args: &[&str]) -> Finished {
-        let args = args
-            .iter()
-            .map(|arg| arg.replace("$PEER", PEER).replace("$OTHER", OTHER));
-        finished(self.command().args(args).output().unwrap())
+    /// Runs the program with arguments that have no blanks.
+    pub fn run(&self, args: &str) -> Finished {
+        let args = args.replace("$PEER", PEER).replace("$OTHER", OTHER);
+        finished(self.command().args(args.split(' ')).output().unwrap())
+    }
+
+    /// Each line is `ARGUMENTS => PART | PART`: wrong usage, and what is said of it.
+    #[track_caller]
+    pub fn refuses(&self, lines: &[&str]) {
+        for line in lines {
+            let line = line.replace("$PEER", PEER).replace("$OTHER", OTHER);
+            let (args, parts) = line.split_once(" => ").unwrap();
+            self.run(args)
+                .is_usage(&parts.split(" | ").collect::<Vec<_>>());
+        }
     }
 }
 

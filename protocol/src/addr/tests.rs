@@ -55,76 +55,30 @@ fn quic_and_tcp_over_addresses_and_names_are_endpoints() {
 
 #[test]
 fn each_address_that_cannot_be_used_is_named_with_the_remedy() {
-    for (text, what, remedy) in [
-        ("", "is not a multiaddr", "write /ip4/"),
-        ("relay.example.net:443", "is not a multiaddr", "write /ip4/"),
-        ("/ip4/1.2.3/tcp/1", "is not a multiaddr", "write /ip4/"),
-        (
-            "/ip4/1.2.3.4/tcp/65536",
-            "is not a multiaddr",
-            "write /ip4/",
-        ),
-        ("/ip4/1.2.3.4/tcp", "is not a multiaddr", "write /ip4/"),
-        (
-            "/ip4/1.2.3.4",
-            "names neither transport nor port",
-            "write /ip4/",
-        ),
-        (
-            "/ip4/1.2.3.4/udp/1",
-            "names no transport over UDP",
-            "append /quic-v1: /ip4/1.2.3.4/udp/1/quic-v1",
-        ),
-        (
-            "/ip4/1.2.3.4/udp/1/quic",
-            "is QUIC draft 29",
-            "write /quic-v1",
-        ),
-        (
-            "/ip4/1.2.3.4/tcp/1/ws",
-            "is not a supported transport",
-            "/tcp/PORT",
-        ),
-        (
-            "/ip4/1.2.3.4/udp/1/quic-v1/webtransport",
-            "is not a supported transport",
-            "quic-v1",
-        ),
-        (
-            "/ip4/1.2.3.4/tcp/1/p2p-circuit",
-            "is a circuit through a relay",
-            "without /p2p-circuit",
-        ),
-        ("/ip4/1.2.3.4/tcp/0", "has port 0", "give the port"),
-        (
-            "/ip4/0.0.0.0/tcp/1",
-            "has the address 0.0.0.0",
-            "give the address of the host",
-        ),
-        (
-            "/ip6/::/tcp/1",
-            "has the address ::",
-            "give the address of the host",
-        ),
-        ("/ip4/224.0.0.1/tcp/1", "multicast", "one host"),
-        (
-            "/dnsaddr/example.net/tcp/1",
-            "needs a TXT lookup",
-            "/dns/NAME",
-        ),
-        (
-            "/dns/-a/tcp/1",
-            "has no valid host name",
-            "relay.example.net",
-        ),
-        (
-            "/dns/a..b/tcp/1",
-            "has no valid host name",
-            "relay.example.net",
-        ),
-        ("/tcp/1/tcp/1", "names no host", "begin with /ip4"),
-        ("/unix/x", "names neither transport nor port", "write /ip4/"),
+    for line in [
+        " => is not a multiaddr | write /ip4/",
+        "relay.example.net:443 => is not a multiaddr | write /ip4/",
+        "/ip4/1.2.3/tcp/1 => is not a multiaddr | write /ip4/",
+        "/ip4/1.2.3.4/tcp/65536 => is not a multiaddr | write /ip4/",
+        "/ip4/1.2.3.4/tcp => is not a multiaddr | write /ip4/",
+        "/ip4/1.2.3.4 => names neither transport nor port | write /ip4/",
+        "/ip4/1.2.3.4/udp/1 => names no transport over UDP | append /quic-v1: /ip4/1.2.3.4/udp/1/quic-v1",
+        "/ip4/1.2.3.4/udp/1/quic => is QUIC draft 29 | write /quic-v1",
+        "/ip4/1.2.3.4/tcp/1/ws => is not a supported transport | /tcp/PORT",
+        "/ip4/1.2.3.4/udp/1/quic-v1/webtransport => is not a supported transport | quic-v1",
+        "/ip4/1.2.3.4/tcp/1/p2p-circuit => is a circuit through a relay | without /p2p-circuit",
+        "/ip4/1.2.3.4/tcp/0 => has port 0 | give the port",
+        "/ip4/0.0.0.0/tcp/1 => has the address 0.0.0.0 | give the address of the host",
+        "/ip6/::/tcp/1 => has the address :: | give the address of the host",
+        "/ip4/224.0.0.1/tcp/1 => multicast | one host",
+        "/dnsaddr/example.net/tcp/1 => needs a TXT lookup | /dns/NAME",
+        "/dns/-a/tcp/1 => has no valid host name | relay.example.net",
+        "/dns/a..b/tcp/1 => has no valid host name | relay.example.net",
+        "/tcp/1/tcp/1 => names no host | begin with /ip4",
+        "/unix/x => names neither transport nor port | write /ip4/",
     ] {
+        let (text, parts) = line.split_once(" => ").unwrap();
+        let (what, remedy) = parts.split_once(" | ").unwrap();
         let error = dialable(text).unwrap_err().to_string();
         assert!(
             error.contains(what) && error.contains(remedy),

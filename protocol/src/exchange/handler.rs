@@ -18,6 +18,8 @@ use libp2p::{
     },
 };
 
+use crate::behaviour::{EventOf, PollOf};
+
 use super::{
     Never, Protocol, Reply,
     client::{Client, Step},
@@ -105,10 +107,7 @@ impl<S: Protocol, C: Protocol> ConnectionHandler for Handler<S, C> {
         self.client.ask(request);
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, C::Request, Report<S, C>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> PollOf<Self> {
         if let Poll::Ready(step) = self.client.poll(cx) {
             return Poll::Ready(match step {
                 Step::Open(protocol) => {
@@ -128,10 +127,7 @@ impl<S: Protocol, C: Protocol> ConnectionHandler for Handler<S, C> {
         clippy::wildcard_enum_match_arm,
         reason = "a stream is opened or not; other events change nothing here"
     )]
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Offer, Self::OutboundProtocol, (), C::Request>,
-    ) {
+    fn on_connection_event(&mut self, event: EventOf<'_, Self>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: stream,

@@ -60,6 +60,18 @@ pub trait Protocol: fmt::Debug + Send + 'static {
         Box::pin(frame::read_up_to(Self::MAX_MESSAGE, stream))
     }
 
+    /// Asks on a stream: the request, the end of this half, the answer.
+    fn converse<'a>(
+        stream: &'a mut Stream,
+        request: &'a Self::Request,
+    ) -> BoxFuture<'a, io::Result<Self::Answer>> {
+        Box::pin(async move {
+            Self::write_request(stream, request).await?;
+            stream.close().await?;
+            Self::read_answer(stream).await
+        })
+    }
+
     /// Writes the answer to a stream.
     fn write_answer(stream: &mut Stream, answer: Self::Answer) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move { frame::write_up_to(Self::MAX_MESSAGE, stream, &answer).await })
@@ -96,9 +108,7 @@ pub async fn ask<P: Protocol>(
     let answer = in_time(async {
         let mut stream = stream.await?;
         stream.ignore_for_keep_alive();
-        P::write_request(&mut stream, request).await?;
-        stream.close().await?;
-        P::read_answer(&mut stream).await
+        P::converse(&mut stream, request).await
     });
     match answer.await {
         Ok(answer) => Reply::Answer(answer),

@@ -82,57 +82,29 @@ pub struct Admitted {
     pub until: Option<u64>,
 }
 
-/// Why a peer is not admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "&'static str")]
-pub enum Refusal {
-    /// The relay requires a token, and the peer presented none.
-    NoToken,
-    /// The text is not a token.
-    Malformed,
-    /// Another relay signed the token.
-    OtherRelay,
-    /// The token names another peer.
-    OtherPeer,
-    /// The token has expired.
-    Expired,
-    /// The relay has revoked the token.
-    Revoked,
-    /// The relay does not accept tokens, and its access rules do not allow the peer.
-    NotAllowed,
-    /// The peer has presented too many invalid tokens.
-    TooOften,
-    /// A reason that this version does not know.
-    Other,
-}
-
-impl Refusal {
-    const ALL: [Self; 9] = [
-        Self::NoToken,
-        Self::Malformed,
-        Self::OtherRelay,
-        Self::OtherPeer,
-        Self::Expired,
-        Self::Revoked,
-        Self::NotAllowed,
-        Self::TooOften,
-        Self::Other,
-    ];
-
-    /// The name in the protocol.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoToken => "no_token",
-            Self::Malformed => "malformed",
-            Self::OtherRelay => "other_relay",
-            Self::OtherPeer => "other_peer",
-            Self::Expired => "expired",
-            Self::Revoked => "revoked",
-            Self::NotAllowed => "not_allowed",
-            Self::TooOften => "too_often",
-            Self::Other => "other",
-        }
+crate::named! {
+    /// Why a peer is not admitted.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(from = "String", into = "&'static str")]
+    pub enum Refusal {
+        /// The relay requires a token, and the peer presented none.
+        NoToken => "no_token",
+        /// The text is not a token.
+        Malformed => "malformed",
+        /// Another relay signed the token.
+        OtherRelay => "other_relay",
+        /// The token names another peer.
+        OtherPeer => "other_peer",
+        /// The token has expired.
+        Expired => "expired",
+        /// The relay has revoked the token.
+        Revoked => "revoked",
+        /// The relay does not accept tokens, and its access rules do not allow the peer.
+        NotAllowed => "not_allowed",
+        /// The peer has presented too many invalid tokens.
+        TooOften => "too_often",
+        /// A reason that this version does not know.
+        Other => "other",
     }
 }
 

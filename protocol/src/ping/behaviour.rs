@@ -10,8 +10,8 @@ use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionDenied, ConnectionId, NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
     },
 };
 
@@ -121,7 +121,7 @@ impl NetworkBehaviour for Behaviour {
         Ok(self.handler(&peer, is_circuit(address), address))
     }
 
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    crate::no_swarm_events!();
 
     fn on_connection_handler_event(
         &mut self,

@@ -28,6 +28,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{Failure, PROTOCOL, Pace, Patience, Received};
 use crate::{
+    behaviour::{EventOf, PollOf},
     bucket::{Bucket, Measure},
     upgrade::{Confirmed, Unsupported, is_refusal},
 };
@@ -481,10 +482,7 @@ impl ConnectionHandler for Handler {
         self.asked = true;
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, u64, Outcome>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> PollOf<Self> {
         self.inbound
             .retain_mut(|answering| match answering.poll_unpin(cx) {
                 Poll::Ready(error) => {
@@ -508,10 +506,7 @@ impl ConnectionHandler for Handler {
         clippy::wildcard_enum_match_arm,
         reason = "the remote's protocols and addresses do not matter"
     )]
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol, (), u64>,
-    ) {
+    fn on_connection_event(&mut self, event: EventOf<'_, Self>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: mut stream,

@@ -15,6 +15,9 @@ pub use probe::{Key, Kind, PROBE, Part, Probe, is_probe};
 /// The most sockets that a side opens: what a NAT of a home may give to one host among others.
 pub const MAX_SOCKETS: u16 = 256;
 
+/// Sockets of a side that have sent to nobody but the relay.
+pub const FRESH: usize = 2;
+
 /// The lowest port that NATs map to.
 pub const LOWEST_PORT: u16 = 1024;
 
@@ -41,6 +44,9 @@ pub struct Side {
     /// The sockets that this side opens if its ports are to be found.
     #[serde(default)]
     pub sockets: u16,
+    /// Where the relay sees two sockets that have sent to nobody else, if the NAT has one mapping for every destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<[u16; FRESH]>,
 }
 
 /// Which ports a NAT gives to new mappings.
@@ -81,7 +87,11 @@ impl Offer {
             Some(Ports::Block { from, to }) => 0 < from && from <= to,
             Some(Ports::Sequential { last, step }) => last > 0 && step > 0,
         };
-        ports && self.side.sockets <= MAX_SOCKETS && self.side.mapped.port() > 0
+        let fresh = match self.side.fresh {
+            None => true,
+            Some([one, other]) => one > 0 && other > 0,
+        };
+        ports && fresh && self.side.sockets <= MAX_SOCKETS && self.side.mapped.port() > 0
     }
 }
 
@@ -146,6 +156,9 @@ mod tests {
         let stable =
             r#"{"nonce":"000102030405060708090a0b0c0d0e0f","side":{"mapped":"[2001:db8::1]:1"}}"#;
         assert_eq!(read(stable).unwrap().side.ports, None);
+        let fresh = stable.replace(":1\"", ":1\",\"fresh\":[40007,40008]");
+        assert_eq!(read(&fresh).unwrap().side.fresh, Some([40007, 40008]));
+        assert_eq!(read(&fresh.replace("40008", "0")), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ struct Answers {
 }
 
 pub(super) fn execute(global: &Global, args: &InitArgs) -> anyhow::Result<Exit> {
-    let answers = Answers::of(args)?;
+    let answers = Answers::of(args)?.absolute()?;
     let text = answers.to_yaml();
     let mut sources = global.sources(&PROGRAM, Flags::default())?;
     sources.file = Some(Document::parse(
@@ -78,6 +78,12 @@ impl Answers {
             tokens,
             key: args.key.clone(),
         })
+    }
+
+    /// The key at its absolute path: the program may run in another directory.
+    fn absolute(mut self) -> anyhow::Result<Self> {
+        self.key = self.key.map(init::absolute).transpose()?;
+        Ok(self)
     }
 
     fn to_yaml(&self) -> String {

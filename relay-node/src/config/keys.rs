@@ -8,7 +8,7 @@ use p2pnode_daemon::{
         Form, Kind, Reader,
         kind::{
             BOOL, BYTES_LIMIT, COUNT, DURATION_LIMIT, HOST_NAME, LIMIT, LISTEN_ADDR, LOG_FILTER,
-            LOG_FORMAT, PATH, SOCKET_ADDR,
+            LOG_FORMAT, PATH, SOCKET_ADDR, SOCKET_PATH,
         },
     },
     memory,
@@ -139,8 +139,8 @@ fn control(reader: &mut Reader<'_>) -> Option<PathBuf> {
     const DOC: &str = "Path of the control socket. Default: $XDG_RUNTIME_DIR/relay-node/control.sock, as root \
         /run/relay-node/control.sock.";
     match reader.directories().runtime {
-        Ok(runtime) => reader.computed(KEY, DOC, &PATH, Ok(runtime.join("control.sock"))),
-        Err(_) => reader.optional(KEY, DOC, &PATH),
+        Ok(runtime) => reader.computed(KEY, DOC, &SOCKET_PATH, Ok(runtime.join("control.sock"))),
+        Err(_) => reader.optional(KEY, DOC, &SOCKET_PATH),
     }
 }
 

@@ -249,20 +249,18 @@ impl Seen {
 
     /// At which of these addresses a peer is seen.
     pub(crate) fn seen_at(&self, peer: &PeerId, asked: &[IpAddr]) -> Vec<IpAddr> {
-        let seen = self.ips(peer).filter(|ip| !self.front.hides(*ip));
-        let seen: BTreeSet<IpAddr> = seen.collect();
+        let seen: BTreeSet<IpAddr> = self.seen_ips(peer).collect();
         let asked = asked.iter().take(hop::MAX_IPS).copied();
         asked.filter(|ip| seen.contains(ip)).collect()
     }
 
     /// What two peers share: for one that asks, with `other`.
     pub(crate) fn near(&self, asker: &PeerId, other: &PeerId) -> Near {
-        let seen = |peer| self.ips(peer).filter(|ip| !self.front.hides(*ip));
         let public = |peer| {
-            let ips = seen(peer).filter(|ip| Scope::is_global(*ip));
+            let ips = self.seen_ips(peer).filter(|ip| Scope::is_global(*ip));
             ips.map(Source::from).collect::<BTreeSet<_>>()
         };
-        let in_scope = |peer, scope| seen(peer).find(|ip| Scope::of(*ip) == scope);
+        let in_scope = |peer, scope| self.seen_ips(peer).find(|ip| Scope::of(*ip) == scope);
         let private = [Scope::Private, Scope::Host].into_iter().find_map(|scope| {
             Some(PrivateIps {
                 other: in_scope(other, scope)?,
@@ -359,17 +357,15 @@ mod tests {
     #[test]
     fn the_newest_of_each_transport_and_family_comes_first_and_each_once() {
         let peer = PeerId::random();
-        let mut seen = seen(
-            peer,
-            &[
-                "/ip4/198.51.100.7/udp/1/quic-v1",
-                "/ip4/198.51.100.7/tcp/2",
-                "/ip6/::ffff:198.51.100.7/udp/3/quic-v1",
-                "/ip4/198.51.100.7/tcp/2",
-                "/ip6/2001:db8::7/tcp/4",
-                "/memory/5",
-            ],
-        );
+        let from = [
+            "/ip4/198.51.100.7/udp/1/quic-v1",
+            "/ip4/198.51.100.7/tcp/2",
+            "/ip6/::ffff:198.51.100.7/udp/3/quic-v1",
+            "/ip4/198.51.100.7/tcp/2",
+            "/ip6/2001:db8::7/tcp/4",
+            "/memory/5",
+        ];
+        let mut seen = seen(peer, &from);
         let all = [
             "/ip6/2001:db8::7/tcp/4",
             "/ip4/198.51.100.7/tcp/2",
@@ -424,49 +420,30 @@ mod tests {
     fn two_peers_are_near_where_the_relay_sees_both_in_one_network() {
         let [a, b] = [PeerId::random(), PeerId::random()];
         let near = |ours: &str, theirs: &str| {
-            let mut all = seen(a, &[ours]);
-            all.connected(b, id(9), &theirs.parse().unwrap());
+            let at = |ip: &str| {
+                format!(
+                    "/{}/{ip}/tcp/1",
+                    if ip.contains(':') { "ip6" } else { "ip4" }
+                )
+            };
+            let mut all = seen(a, &[&at(ours)]);
+            all.connected(b, id(9), &at(theirs).parse().unwrap());
             all.near(&a, &b)
         };
-        let private = |own: &str, other: &str| {
-            let (own, other) = (own.parse().unwrap(), other.parse().unwrap());
-            Some(PrivateIps { other, own })
-        };
-        for (ours, theirs, same_network, private) in [
-            (
-                "/ip4/1.2.3.4/tcp/1",
-                "/ip4/1.2.3.4/udp/2/quic-v1",
-                true,
-                None,
-            ),
-            ("/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.5/tcp/1", false, None),
-            (
-                "/ip6/2001:db8::1/tcp/1",
-                "/ip6/2001:db8::2/tcp/1",
-                true,
-                None,
-            ),
-            (
-                "/ip6/2001:db8::1/tcp/1",
-                "/ip6/2001:db8:0:1::1/tcp/1",
-                false,
-                None,
-            ),
-            ("/ip4/10.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1", false, None),
-            ("/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1", false, None),
-            (
-                "/ip4/10.0.0.1/tcp/1",
-                "/ip4/10.9.0.1/tcp/1",
-                false,
-                private("10.0.0.1", "10.9.0.1"),
-            ),
-            (
-                "/ip4/127.0.0.1/tcp/1",
-                "/ip4/127.0.0.1/tcp/2",
-                false,
-                private("127.0.0.1", "127.0.0.1"),
-            ),
+        for (ours, theirs, same_network, is_private) in [
+            ("1.2.3.4", "1.2.3.4", true, false),
+            ("1.2.3.4", "1.2.3.5", false, false),
+            ("2001:db8::1", "2001:db8::2", true, false),
+            ("2001:db8::1", "2001:db8:0:1::1", false, false),
+            ("10.0.0.1", "1.2.3.4", false, false),
+            ("10.0.0.1", "127.0.0.1", false, false),
+            ("10.0.0.1", "10.9.0.1", false, true),
+            ("127.0.0.1", "127.0.0.1", false, true),
         ] {
+            let private = is_private.then(|| PrivateIps {
+                other: theirs.parse().unwrap(),
+                own: ours.parse().unwrap(),
+            });
             let expected = Near {
                 same_network,
                 private,
@@ -478,10 +455,7 @@ mod tests {
     #[test]
     fn a_peer_is_seen_at_addresses_that_it_has_and_only_so_many_are_looked_up() {
         let peer = PeerId::random();
-        let seen = seen(
-            peer,
-            &["/ip4/1.2.3.4/tcp/1", "/ip6/2001:db8::1/udp/1/quic-v1"],
-        );
+        let seen = seen(peer, &["/ip4/1.2.3.4/tcp/1", "/ip6/2001:db8::1/tcp/1"]);
         let ips =
             |all: &[&str]| -> Vec<IpAddr> { all.iter().map(|ip| ip.parse().unwrap()).collect() };
         let asked = ips(&["1.2.3.5", "2001:db8::1", "1.2.3.4"]);

@@ -2,21 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use p2pnode_protocol::introduction::Refusal;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{
         counter::Counter,
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 
 use crate::core::{Cut, DenialReason, Ignored, Outcome, Totals};
@@ -28,14 +26,8 @@ pub(crate) struct Carried {
     pub(crate) to_source: Counter,
 }
 
-impl EncodeLabelValue for DenialReason {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
-    }
-}
-
 /// Why a connection that somebody began never came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum HandshakeFailure {
     /// The other side did not finish it in time.
     Timeout,
@@ -43,18 +35,17 @@ pub(crate) enum HandshakeFailure {
     Broken,
 }
 
-impl EncodeLabelValue for HandshakeFailure {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        let text = match self {
+impl HandshakeFailure {
+    const fn as_str(self) -> &'static str {
+        match self {
             Self::Timeout => "timeout",
             Self::Broken => "broken",
-        };
-        EncodeLabelValue::encode(&text, encoder)
+        }
     }
 }
 
 /// What became of a peer's wish to be introduced to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Introduction {
     /// Both learned of each other.
     Made,
@@ -64,9 +55,9 @@ pub(crate) enum Introduction {
     Refused(Refusal),
 }
 
-impl EncodeLabelValue for Introduction {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        let label = match self {
+impl Introduction {
+    const fn as_str(self) -> &'static str {
+        match self {
             Self::Made => "made",
             Self::NotTaken => "not_taken",
             Self::Refused(Refusal::NoReservation) => "no_reservation",
@@ -74,51 +65,22 @@ impl EncodeLabelValue for Introduction {
             Self::Refused(Refusal::NothingInCommon) => "nothing_in_common",
             Self::Refused(Refusal::TooOften) => "too_often",
             Self::Refused(Refusal::Draining) => "draining",
-        };
-        EncodeLabelValue::encode(&label, encoder)
+        }
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HandshakeLabels {
-    reason: HandshakeFailure,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct IntroductionLabels {
-    outcome: Introduction,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DeniedLabels {
-    reason: DenialReason,
 }
 
 /// Why the relay cut a circuit.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CutLabels {
-    reason: &'static str,
-}
-
-impl From<&Cut> for CutLabels {
-    fn from(cut: &Cut) -> Self {
-        let reason = match cut {
-            Cut::Bytes => "bytes",
-            Cut::Duration => "duration",
-            Cut::Stalled(_) => "stalled",
-            Cut::Stream(_) => "broken",
-        };
-        Self { reason }
+const fn reason(cut: &Cut) -> &'static str {
+    match cut {
+        Cut::Bytes => "bytes",
+        Cut::Duration => "duration",
+        Cut::Stalled(_) => "stalled",
+        Cut::Stream(_) => "broken",
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DirectionLabels {
-    direction: &'static str,
-}
-
 /// What came of reading the configuration again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Reloaded {
     /// It is in force.
     Applied,
@@ -126,23 +88,17 @@ pub(crate) enum Reloaded {
     Refused,
 }
 
-impl EncodeLabelValue for Reloaded {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        let name = match self {
+impl Reloaded {
+    const fn as_str(self) -> &'static str {
+        match self {
             Self::Applied => "applied",
             Self::Refused => "refused",
-        };
-        EncodeLabelValue::encode(&name, encoder)
+        }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReloadedLabels {
-    outcome: Reloaded,
-}
-
 /// What became of a request of STUN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum StunOutcome {
     /// It was answered.
     Answered,
@@ -172,47 +128,51 @@ impl StunOutcome {
             Outcome::Ignore(why) => Self::Ignored(*why),
         }
     }
-}
 
-impl EncodeLabelValue for StunOutcome {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        let name = match self {
+    const fn as_str(self) -> &'static str {
+        match self {
             Self::Answered => "answered",
             Self::Partner => "partner",
             Self::Ignored(Ignored::Malformed) => "malformed",
             Self::Ignored(Ignored::TooOften) => "too_often",
             Self::Ignored(Ignored::NotPartner) => "not_partner",
             Self::Ignored(Ignored::NoOther) => "no_other",
-        };
-        EncodeLabelValue::encode(&name, encoder)
+        }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StunLabels {
-    outcome: StunOutcome,
-}
+/// A label and its value.
+type By = [(&'static str, &'static str); 1];
 
-/// The relay's metrics.
-#[derive(Debug, Clone)]
-pub(crate) struct Metrics {
-    reservations: Gauge,
-    circuits: Gauge,
-    records: Gauge,
-    translated_peers: Gauge,
-    shared_keys: Gauge,
-    circuit_seconds: Histogram,
-    circuit_bytes: Family<DirectionLabels, Counter>,
-    denied: Family<DeniedLabels, Counter>,
-    handshake_failures: Family<HandshakeLabels, Counter>,
-    introductions: Family<IntroductionLabels, Counter>,
-    draining: Gauge,
-    closed_for_memory: Counter,
-    cut: Family<CutLabels, Counter>,
-    listener_errors: Counter,
-    reloads: Family<ReloadedLabels, Counter>,
-    stun: Family<StunLabels, Counter>,
-    tally: Arc<Mutex<Tally>>,
+p2pnode_daemon::metrics! {
+    /// The relay's metrics.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Metrics {
+        reservations: Gauge => "relay_reservations", "Reservations held";
+        circuits: Gauge => "relay_circuits", "Circuits open";
+        records: Gauge => "relay_records", "Records in the directory";
+        translated_peers: Gauge => "relay_translated_peers",
+            "Peers that all have the same source address, because a NAT in front of the relay hides theirs";
+        shared_keys: Gauge => "relay_shared_keys",
+            "Peers of which two connections hold a reservation and answer at once: two hosts use one key";
+        // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
+        circuit_seconds: Histogram = Histogram::new(exponential_buckets(0.25, 4.0, 10)) => "relay_circuit" in Seconds,
+            "How long closed circuits were open";
+        circuit_bytes: Family<By, Counter> => "relay_circuit" in Bytes, "Bytes that circuits have carried";
+        denied: Family<By, Counter> => "relay_denied", "Connections and requests denied";
+        handshake_failures: Family<By, Counter> => "relay_handshake_failures",
+            "Connections that others began and that were never established";
+        introductions: Family<By, Counter> => "relay_introductions", "Wishes of peers to be introduced to others";
+        closed_for_memory: Counter => "relay_closed_for_memory",
+            "Connections closed because too little was left of limits.memory, strangers first, of these the ones that held the most";
+        cut: Family<By, Counter> => "relay_circuits_cut", "Circuits that ended before their peers closed them";
+        listener_errors: Counter => "relay_listener_errors",
+            "Errors of listeners that go on, as when no file can be opened for a connection";
+        draining: Gauge => "relay_draining", "1 once the relay drains, before that 0";
+        reloads: Family<By, Counter> => "relay_reloads", "How often the configuration was read again";
+        stun: Family<By, Counter> => "relay_stun", "Requests of STUN, by what became of them";
+        tally: Arc<Mutex<Tally>> => unregistered;
+    }
 }
 
 /// What the status reports and the registry does not give back.
@@ -225,109 +185,14 @@ struct Tally {
 impl Metrics {
     /// Makes the metrics known to `registry`.
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            reservations: Gauge::default(),
-            circuits: Gauge::default(),
-            records: Gauge::default(),
-            translated_peers: Gauge::default(),
-            shared_keys: Gauge::default(),
-            // From a punch that succeeds at once (under a second) to a circuit that carries traffic for a day.
-            circuit_seconds: Histogram::new(exponential_buckets(0.25, 4.0, 10)),
-            circuit_bytes: Family::default(),
-            denied: Family::default(),
-            handshake_failures: Family::default(),
-            introductions: Family::default(),
-            closed_for_memory: Counter::default(),
-            cut: Family::default(),
-            listener_errors: Counter::default(),
-            draining: Gauge::default(),
-            reloads: Family::default(),
-            stun: Family::default(),
-            tally: Arc::default(),
-        };
-        registry.register(
-            "relay_reservations",
-            "Reservations held",
-            metrics.reservations.clone(),
-        );
-        registry.register("relay_circuits", "Circuits open", metrics.circuits.clone());
-        registry.register(
-            "relay_records",
-            "Records in the directory",
-            metrics.records.clone(),
-        );
-        registry.register(
-            "relay_translated_peers",
-            "Peers that all have the same source address, because a NAT in front of the relay hides theirs",
-            metrics.translated_peers.clone(),
-        );
-        registry.register(
-            "relay_shared_keys",
-            "Peers of which two connections hold a reservation and answer at once: two hosts use one key",
-            metrics.shared_keys.clone(),
-        );
-        registry.register_with_unit(
-            "relay_circuit",
-            "How long closed circuits were open",
-            Unit::Seconds,
-            metrics.circuit_seconds.clone(),
-        );
-        registry.register_with_unit(
-            "relay_circuit",
-            "Bytes that circuits have carried",
-            Unit::Bytes,
-            metrics.circuit_bytes.clone(),
-        );
-        registry.register(
-            "relay_denied",
-            "Connections and requests denied",
-            metrics.denied.clone(),
-        );
-        registry.register(
-            "relay_handshake_failures",
-            "Connections that others began and that were never established",
-            metrics.handshake_failures.clone(),
-        );
-        registry.register(
-            "relay_introductions",
-            "Wishes of peers to be introduced to others",
-            metrics.introductions.clone(),
-        );
-        registry.register(
-            "relay_closed_for_memory",
-            "Connections closed because too little was left of limits.memory, strangers first, of these the ones that held the most",
-            metrics.closed_for_memory.clone(),
-        );
-        registry.register(
-            "relay_circuits_cut",
-            "Circuits that ended before their peers closed them",
-            metrics.cut.clone(),
-        );
+        let metrics = Self::default();
+        metrics.register_all(registry);
         for reason in ["bytes", "duration", "stalled", "broken"] {
-            drop(metrics.cut.get_or_create(&CutLabels { reason }));
+            drop(metrics.cut.get_or_create(&[("reason", reason)]));
         }
-        registry.register(
-            "relay_listener_errors",
-            "Errors of listeners that go on, as when no file can be opened for a connection",
-            metrics.listener_errors.clone(),
-        );
-        registry.register(
-            "relay_draining",
-            "1 once the relay drains, before that 0",
-            metrics.draining.clone(),
-        );
-        registry.register(
-            "relay_reloads",
-            "How often the configuration was read again",
-            metrics.reloads.clone(),
-        );
-        registry.register(
-            "relay_stun",
-            "Requests of STUN, by what became of them",
-            metrics.stun.clone(),
-        );
         for outcome in StunOutcome::ALL {
-            drop(metrics.stun.get_or_create(&StunLabels { outcome }));
+            let labels = [("outcome", outcome.as_str())];
+            drop(metrics.stun.get_or_create(&labels));
         }
         metrics
     }
@@ -335,13 +200,15 @@ impl Metrics {
     /// The configuration was read again.
     pub(crate) fn reloaded(&self, outcome: Reloaded) {
         self.reloads
-            .get_or_create(&ReloadedLabels { outcome })
+            .get_or_create(&[("outcome", outcome.as_str())])
             .inc();
     }
 
     /// A request of STUN was answered or not.
     pub(crate) fn stun(&self, outcome: StunOutcome) {
-        self.stun.get_or_create(&StunLabels { outcome }).inc();
+        self.stun
+            .get_or_create(&[("outcome", outcome.as_str())])
+            .inc();
     }
 
     /// Takes over how much there is of what.
@@ -362,7 +229,7 @@ impl Metrics {
     /// Where the bytes of circuits are counted.
     pub(crate) fn carried(&self) -> Carried {
         let counter = |direction| {
-            let labels = DirectionLabels { direction };
+            let labels = [("direction", direction)];
             self.circuit_bytes.get_or_create_owned(&labels)
         };
         Carried {
@@ -379,7 +246,7 @@ impl Metrics {
     /// A circuit closed after `open`.
     pub(crate) fn circuit_closed(&self, open: Duration, cut: Option<&Cut>) {
         if let Some(cut) = cut {
-            self.cut.get_or_create(&cut.into()).inc();
+            self.cut.get_or_create(&[("reason", reason(cut))]).inc();
         }
         self.circuit_seconds.observe(open.as_secs_f64());
         self.tally(|tally| tally.circuits_closed += 1);
@@ -393,19 +260,21 @@ impl Metrics {
     /// A connection that somebody began did not come about.
     pub(crate) fn handshake_failed(&self, reason: HandshakeFailure) {
         self.handshake_failures
-            .get_or_create(&HandshakeLabels { reason })
+            .get_or_create(&[("reason", reason.as_str())])
             .inc();
     }
 
     /// A peer wanted to be introduced to another.
     pub(crate) fn introduction(&self, outcome: Introduction) {
-        let labels = IntroductionLabels { outcome };
+        let labels = [("outcome", outcome.as_str())];
         self.introductions.get_or_create(&labels).inc();
     }
 
     /// Something was denied.
     pub(crate) fn denied(&self, reason: DenialReason) {
-        self.denied.get_or_create(&DeniedLabels { reason }).inc();
+        self.denied
+            .get_or_create(&[("reason", reason.as_str())])
+            .inc();
         self.tally(|tally| *tally.denied.entry(reason.as_str()).or_default() += 1);
     }
 

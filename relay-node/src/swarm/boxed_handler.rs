@@ -7,14 +7,13 @@
 use std::task::{Context, Poll};
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
+    PeerId,
     swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        handler::ConnectionEvent,
+        ConnectionHandler, ConnectionId, NetworkBehaviour, SubstreamProtocol, THandler,
+        THandlerInEvent, THandlerOutEvent, ToSwarm,
     },
 };
+use p2pnode_protocol::behaviour::{EventOf, PollOf};
 
 /// A behaviour whose handlers, and what passes between them and it, are boxed.
 pub(crate) struct BoxedHandlers<B>(pub(crate) B);
@@ -37,55 +36,7 @@ impl<B: NetworkBehaviour> NetworkBehaviour for BoxedHandlers<B> {
     type ConnectionHandler = Handler<THandler<B>>;
     type ToSwarm = B::ToSwarm;
 
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.0
-            .handle_pending_inbound_connection(connection, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.0
-            .handle_pending_outbound_connection(connection, peer, addresses, role)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0
-            .handle_established_inbound_connection(connection, peer, local, remote)
-            .map(Handler::new)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0
-            .handle_established_outbound_connection(connection, peer, address, role, port_use)
-            .map(Handler::new)
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm) {
-        self.0.on_swarm_event(event);
-    }
+    p2pnode_protocol::wraps!(self.0, |handler, _, _| Handler(Box::new(handler)));
 
     fn on_connection_handler_event(
         &mut self,
@@ -107,12 +58,6 @@ impl<B: NetworkBehaviour> NetworkBehaviour for BoxedHandlers<B> {
 /// The handler of one connection.
 pub(crate) struct Handler<H>(Box<H>);
 
-impl<H> Handler<H> {
-    fn new(handler: H) -> Self {
-        Self(Box::new(handler))
-    }
-}
-
 impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
     type FromBehaviour = Box<H::FromBehaviour>;
     type ToBehaviour = Box<H::ToBehaviour>;
@@ -129,12 +74,7 @@ impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
         self.0.connection_keep_alive()
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<
-        ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>,
-    > {
+    fn poll(&mut self, cx: &mut Context<'_>) -> PollOf<Self> {
         self.0.poll(cx).map(|event| event.map_custom(Box::new))
     }
 
@@ -146,16 +86,7 @@ impl<H: ConnectionHandler> ConnectionHandler for Handler<H> {
         self.0.on_behaviour_event(*event);
     }
 
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<
-            '_,
-            Self::InboundProtocol,
-            Self::OutboundProtocol,
-            Self::InboundOpenInfo,
-            Self::OutboundOpenInfo,
-        >,
-    ) {
+    fn on_connection_event(&mut self, event: EventOf<'_, Self>) {
         self.0.on_connection_event(event);
     }
 }

@@ -1,19 +1,12 @@
 //! A protocol of one request and one answer in the swarm. It takes the requests of peers, and sends requests of the relay. The
 //! answers come from [`RelayState`](crate::core::RelayState) through the event loop.
 
-use std::{
-    collections::VecDeque,
-    task::{Context, Poll},
-};
+use std::collections::VecDeque;
 
 use futures::channel::oneshot;
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm,
-    },
+    PeerId,
+    swarm::{ConnectionId, NetworkBehaviour, NotifyHandler, THandlerOutEvent, ToSwarm},
 };
 use p2pnode_protocol::exchange::{Handler, Never, Protocol, Reply, Report};
 
@@ -92,28 +85,8 @@ impl<S: Protocol, C: Protocol> NetworkBehaviour for Behaviour<S, C> {
     type ConnectionHandler = Handler<S, C>;
     type ToSwarm = Event<S, C>;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.handler())
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm) {}
+    p2pnode_protocol::handlers!(self => self.handler());
+    p2pnode_protocol::no_swarm_events!();
 
     fn on_connection_handler_event(
         &mut self,
@@ -137,8 +110,5 @@ impl<S: Protocol, C: Protocol> NetworkBehaviour for Behaviour<S, C> {
         self.queue.push_back(ToSwarm::GenerateEvent(event));
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Event<S, C>, THandlerInEvent<Self>>> {
-        // Events come from handlers and requests from the event loop; the swarm polls after either.
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+    p2pnode_protocol::polls!(self.queue);
 }

@@ -2,18 +2,12 @@
 //!
 //! It is the first of the behaviours, so that no other sees a connection that is refused.
 
-use std::{
-    convert::Infallible,
-    task::{Context, Poll},
-};
+use std::convert::Infallible;
 
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, dummy,
-    },
+    swarm::{ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, dummy},
 };
 
 use p2pnode_daemon::memory;
@@ -103,16 +97,6 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        Poll::Pending
-    }
+    p2pnode_protocol::no_reports!();
+    p2pnode_protocol::polls!(nothing);
 }

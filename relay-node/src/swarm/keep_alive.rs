@@ -11,14 +11,14 @@ use std::{
 };
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse, upgrade::DeniedUpgrade},
+    PeerId,
+    core::upgrade::DeniedUpgrade,
     swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, NotifyHandler, SubstreamProtocol, THandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm, handler::ConnectionEvent,
+        ConnectionHandler, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
+        SubstreamProtocol, ToSwarm,
     },
 };
+use p2pnode_protocol::behaviour::{EventOf, PollOf};
 
 /// Which peers' connections live on although nothing runs on them.
 #[derive(Default)]
@@ -60,30 +60,9 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = Infallible;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        peer: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler {
-            keep: self.held.contains(&peer),
-        })
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        peer: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler {
-            keep: self.held.contains(&peer),
-        })
-    }
+    p2pnode_protocol::handlers!(self, _, peer, _ => Handler {
+        keep: self.held.contains(&peer),
+    });
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         if let FromSwarm::ConnectionEstablished(established) = event {
@@ -101,18 +80,8 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+    p2pnode_protocol::no_reports!();
+    p2pnode_protocol::polls!(self.queue);
 }
 
 /// Speaks no protocol; says whether its connection lives.
@@ -136,10 +105,7 @@ impl ConnectionHandler for Handler {
         self.keep
     }
 
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Infallible>> {
+    fn poll(&mut self, _: &mut Context<'_>) -> PollOf<Self> {
         Poll::Pending
     }
 
@@ -147,11 +113,13 @@ impl ConnectionHandler for Handler {
         self.keep = keep;
     }
 
-    fn on_connection_event(&mut self, _: ConnectionEvent<DeniedUpgrade, DeniedUpgrade>) {}
+    fn on_connection_event(&mut self, _: EventOf<'_, Self>) {}
 }
 
 #[cfg(test)]
 mod tests {
+    use libp2p::Multiaddr;
+
     use super::*;
 
     fn notified(behaviour: &mut Behaviour) -> usize {

@@ -71,10 +71,6 @@ pub async fn start(config: Config) -> Relay {
 }
 
 /// The same with that key.
-#[allow(
-    dead_code,
-    reason = "not every test needs to know the relay before it starts"
-)]
 pub async fn start_as(key: Keypair, config: Config) -> Relay {
     let peer = key.public().to_peer_id();
     let [quic, tcp] = ["quic-v1", "tcp"].map(|transport| {
@@ -123,7 +119,6 @@ impl Relay {
 }
 
 /// What its admin server at `admin` answers to a request for `path`.
-#[allow(dead_code, reason = "not every test file asks")]
 pub async fn get(admin: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(admin).await.expect("the admin server");
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");

@@ -5,7 +5,6 @@ use std::{
     future::{Ready, ready},
     io,
     pin::Pin,
-    task::{Context, Poll},
 };
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,11 +12,9 @@ use libp2p::{
     InboundUpgrade, OutboundUpgrade, PeerId, Stream, StreamProtocol,
     core::UpgradeInfo,
     swarm::{
-        ConnectionId, NetworkBehaviour, NotifyHandler, OneShotHandler, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        ConnectionId, NetworkBehaviour, NotifyHandler, OneShotHandler, THandlerOutEvent, ToSwarm,
     },
 };
-use p2pnode_protocol::hop;
 
 /// Asks, and reports what the relay sent until it closed the stream; `None` if it reset it.
 #[derive(Default)]
@@ -26,24 +23,11 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Sends `bytes` over `/p2pnode/hop/1`, on one connection, or on any.
-    #[allow(dead_code, reason = "not every test asks")]
-    pub fn send(&mut self, peer_id: PeerId, connection: Option<ConnectionId>, bytes: Vec<u8>) {
-        self.send_over(hop::PROTOCOL, peer_id, connection, bytes);
-    }
-
-    /// The same over another protocol.
-    #[allow(dead_code, reason = "not every test asks")]
-    pub fn send_over(
-        &mut self,
-        protocol: StreamProtocol,
-        peer_id: PeerId,
-        connection: Option<ConnectionId>,
-        bytes: Vec<u8>,
-    ) {
+    /// Sends `bytes` over a stream of `protocol`.
+    pub fn send_over(&mut self, protocol: StreamProtocol, peer_id: PeerId, bytes: Vec<u8>) {
         self.queue.push_back(ToSwarm::NotifyHandler {
             peer_id,
-            handler: connection.map_or(NotifyHandler::Any, NotifyHandler::One),
+            handler: NotifyHandler::Any,
             event: Question(protocol, bytes),
         });
     }
@@ -53,7 +37,8 @@ impl NetworkBehaviour for Ask {
     type ConnectionHandler = OneShotHandler<Nothing, Question, Answer>;
     type ToSwarm = Option<Vec<u8>>;
 
-    every_connection!(self => OneShotHandler::default());
+    p2pnode_protocol::handlers!(self => OneShotHandler::default());
+    p2pnode_protocol::no_swarm_events!();
 
     fn on_connection_handler_event(
         &mut self,
@@ -65,12 +50,7 @@ impl NetworkBehaviour for Ask {
         self.queue.push_back(ToSwarm::GenerateEvent(answer));
     }
 
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Option<Vec<u8>>, THandlerInEvent<Self>>> {
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+    p2pnode_protocol::polls!(self.queue);
 }
 
 #[derive(Debug)]

@@ -42,7 +42,8 @@ impl NetworkBehaviour for Hear {
     type ConnectionHandler = OneShotHandler<Listen, Question, Heard>;
     type ToSwarm = Vec<u8>;
 
-    every_connection!(self => self.handler());
+    p2pnode_protocol::handlers!(self => self.handler());
+    p2pnode_protocol::no_swarm_events!();
 
     fn on_connection_handler_event(
         &mut self,

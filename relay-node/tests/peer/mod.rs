@@ -1,28 +1,18 @@
-//! A plain libp2p peer: relay client, identify, ping, and a protocol that moves bytes over one stream.
+//! A plain libp2p peer: relay client, identify, ping.
 
 mod ask;
 mod hear;
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    future::Future,
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use libp2p::{
-    InboundUpgrade, OutboundUpgrade, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
-    core::UpgradeInfo,
-    identify,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, identify,
     identity::Keypair,
     noise, ping, relay,
     swarm::{
-        ConnectionId, NetworkBehaviour, NotifyHandler, OneShotHandler, SwarmEvent, THandlerInEvent,
-        THandlerOutEvent, ToSwarm,
+        NetworkBehaviour, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
     },
     tcp, tls, yamux,
 };
@@ -31,12 +21,9 @@ use p2pnode_protocol::draining;
 pub use ask::Ask;
 pub use hear::Hear;
 
-const PROTOCOL: StreamProtocol = StreamProtocol::new("/test/transfer/1");
-
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
     pub relay: relay::client::Behaviour,
-    pub transfer: Transfer,
     pub ask: Ask,
     pub hear: Hear,
     pub draining: draining::Behaviour,
@@ -62,7 +49,6 @@ pub fn swarm_with(key: Keypair, ping: ping::Config) -> Swarm<Behaviour> {
         .expect("circuits")
         .with_behaviour(|key, relay| Behaviour {
             relay,
-            transfer: Transfer::default(),
             ask: Ask::default(),
             hear: Hear::default(),
             draining: draining::Behaviour::default(),
@@ -112,115 +98,51 @@ pub async fn until_with<T>(
     }
 }
 
-/// Sends bytes on a stream of its own; the receiver reports how many came.
-#[derive(Default)]
-pub struct Transfer {
-    queue: VecDeque<ToSwarm<usize, Send>>,
+/// Waits until `swarm` is connected with `peer`, while `other` lives on.
+pub async fn until_connected(
+    swarm: &mut Swarm<Behaviour>,
+    other: &mut Swarm<Behaviour>,
+    peer: PeerId,
+) {
+    until_with(swarm, other, |event| match event {
+        SwarmEvent::ConnectionEstablished { peer_id, .. } => (*peer_id == peer).then_some(()),
+        _ => None,
+    })
+    .await;
 }
 
-impl Transfer {
-    pub fn send(&mut self, peer_id: PeerId, bytes: usize) {
-        self.queue.push_back(ToSwarm::NotifyHandler {
-            peer_id,
-            handler: NotifyHandler::Any,
-            event: Send(bytes),
-        });
-    }
-}
-
-impl NetworkBehaviour for Transfer {
-    type ConnectionHandler = OneShotHandler<Receive, Send, Moved>;
-    /// Bytes received on one stream, to its end.
-    type ToSwarm = usize;
-
-    every_connection!(self => OneShotHandler::default());
-
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        if let Ok(Moved::Received(bytes)) = event {
-            self.queue.push_back(ToSwarm::GenerateEvent(bytes));
+/// One more connection to `peer`.
+pub async fn connect(swarm: &mut Swarm<Behaviour>, peer: PeerId, address: &Multiaddr) {
+    let opts = DialOpts::peer_id(peer)
+        .addresses(vec![address.clone()])
+        .condition(PeerCondition::Always)
+        .build();
+    let wanted = opts.connection_id();
+    swarm.dial(opts).expect("an address");
+    until(swarm, |event| match event {
+        SwarmEvent::ConnectionEstablished { connection_id, .. } => {
+            (*connection_id == wanted).then_some(())
         }
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<usize, THandlerInEvent<Self>>> {
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+        _ => None,
+    })
+    .await;
 }
 
-#[derive(Debug)]
-pub enum Moved {
-    Received(usize),
-    Sent,
-}
-
-impl From<usize> for Moved {
-    fn from(bytes: usize) -> Self {
-        Self::Received(bytes)
-    }
-}
-
-impl From<()> for Moved {
-    fn from((): ()) -> Self {
-        Self::Sent
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct Receive;
-
-impl UpgradeInfo for Receive {
-    type Info = StreamProtocol;
-    type InfoIter = std::iter::Once<StreamProtocol>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        std::iter::once(PROTOCOL)
-    }
-}
-
-type Upgrade<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + core::marker::Send>>;
-
-impl InboundUpgrade<Stream> for Receive {
-    type Output = usize;
-    type Error = Infallible;
-    type Future = Upgrade<usize, Infallible>;
-
-    fn upgrade_inbound(self, mut stream: Stream, _: StreamProtocol) -> Self::Future {
-        Box::pin(async move {
-            let mut bytes = 0;
-            let mut buffer = vec![0; 16 * 1024];
-            while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-                bytes += read;
-            }
-            Ok(bytes)
-        })
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct Send(usize);
-
-impl UpgradeInfo for Send {
-    type Info = StreamProtocol;
-    type InfoIter = std::iter::Once<StreamProtocol>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        std::iter::once(PROTOCOL)
-    }
-}
-
-impl OutboundUpgrade<Stream> for Send {
-    type Output = ();
-    type Error = io::Error;
-    type Future = Upgrade<(), io::Error>;
-
-    fn upgrade_outbound(self, mut stream: Stream, _: StreamProtocol) -> Self::Future {
-        Box::pin(async move {
-            stream.write_all(&vec![7; self.0]).await?;
-            stream.close().await
-        })
-    }
+/// What is no request, made of one that is.
+pub fn garbage(request: &[u8]) -> Vec<Vec<u8>> {
+    let framed = |body: &[u8]| {
+        let length = u16::try_from(body.len()).expect("short");
+        [&length.to_be_bytes()[..], body].concat()
+    };
+    vec![
+        Vec::new(),
+        vec![0],
+        request[..request.len() - 1].to_vec(),
+        vec![0xff; 100_000],
+        framed(b"{"),
+        framed(b"null"),
+        framed(&[0xff; 1024]),
+        framed(br#"{"peer":"12D3KooW","dialed":true}"#),
+        framed(&[b'['; 1024]),
+    ]
 }

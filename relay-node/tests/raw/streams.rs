@@ -10,11 +10,12 @@ use libp2p::{
     PeerId, Stream, StreamProtocol,
     core::upgrade::ReadyUpgrade,
     swarm::{
-        ConnectionHandler, ConnectionHandlerEvent, ConnectionId, NetworkBehaviour, NotifyHandler,
-        SubstreamProtocol, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionHandler, ConnectionHandlerEvent, NetworkBehaviour, NotifyHandler,
+        SubstreamProtocol, ToSwarm,
         handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound},
     },
 };
+use p2pnode_protocol::behaviour::{EventOf, PollOf};
 
 const HOP: StreamProtocol = StreamProtocol::new("/libp2p/circuit/relay/0.2.0/hop");
 const STOP: StreamProtocol = StreamProtocol::new("/libp2p/circuit/relay/0.2.0/stop");
@@ -54,20 +55,10 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = std::convert::Infallible;
 
-    every_connection!(self => self.handler());
-
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        match event {}
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+    p2pnode_protocol::handlers!(self => self.handler());
+    p2pnode_protocol::no_swarm_events!();
+    p2pnode_protocol::no_reports!();
+    p2pnode_protocol::polls!(self.queue);
 }
 
 pub struct Handler {
@@ -92,10 +83,7 @@ impl ConnectionHandler for Handler {
         true
     }
 
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Self::ToBehaviour>> {
+    fn poll(&mut self, _: &mut Context<'_>) -> PollOf<Self> {
         let Some(wanted) = self.wanted.pop_front() else {
             return Poll::Pending;
         };
@@ -108,10 +96,7 @@ impl ConnectionHandler for Handler {
         self.wanted.push_back(opened);
     }
 
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
-    ) {
+    fn on_connection_event(&mut self, event: EventOf<'_, Self>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: stream,

@@ -227,12 +227,12 @@ fn note(reader: &mut Reader<'_>, faults: Vec<Fault>, filter: impl Fn(&Fault) -> 
 /// What is valid alone and invalid together.
 fn contradictions(reader: &mut Reader<'_>, config: &Services) {
     let mut listeners = BTreeSet::new();
-    for forward in &config.forwards {
+    for (index, forward) in config.forwards.iter().enumerate() {
         let listen = forward.listen.to_string();
         if !listeners.insert(listen.clone()) {
             let problem =
                 format!("two forwards listen on {listen}; choose another address for one");
-            reader.contradiction("forwards", None, problem);
+            reader.contradiction(&listener(reader, index), None, problem);
         }
     }
     if let Some(socks) = config.socks
@@ -250,8 +250,17 @@ fn contradictions(reader: &mut Reader<'_>, config: &Services) {
             let problem = format!(
                 "{other} and {name} both have the protocol {protocol}; choose another one for one of them"
             );
-            reader.contradiction("services", None, problem);
+            reader.contradiction(&format!("services.{name}.protocol"), None, problem);
         }
+    }
+}
+
+/// The key of a forward's listener. Forwards with faults are not counted, so behind them it is the key of all.
+#[must_use]
+pub fn listener(reader: &Reader<'_>, index: usize) -> String {
+    match reader.has_fault_of("forwards") {
+        true => "forwards".to_owned(),
+        false => format!("forwards.{index}.listen"),
     }
 }
 

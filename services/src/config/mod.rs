@@ -15,7 +15,7 @@ use libp2p::PeerId;
 
 pub use address::{Address, Host, Listen, Target};
 pub use check::{Fault, Peers, RawForward, RawService, forward, service};
-pub use keys::{Services, read};
+pub use keys::{Services, listener, read};
 pub use name::{Destination, RawProtocol, ServiceName, What};
 
 /// How long a session outlives its path, unless `sessions.linger` says otherwise.

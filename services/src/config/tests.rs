@@ -317,8 +317,10 @@ socks: { listen: "127.0.0.1:1" }
 "#;
     let faults = loaded(file).unwrap_err();
     for fault in [
-        "a and b both have the protocol /x/a",
-        "two forwards listen on tcp://127.0.0.1:1",
+        "services.b.protocol: a and b both have the protocol /x/a",
+        "forwards.1.listen: two forwards listen on tcp://127.0.0.1:1",
+        "f.yaml:4:",
+        "f.yaml:7:",
         "socks.listen: a forward listens on tcp://127.0.0.1:1 as well",
     ] {
         assert!(faults.contains(fault), "{fault}\n{faults}");

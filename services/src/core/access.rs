@@ -10,7 +10,7 @@ use p2pnode_protocol::bucket::{Bucket, Measure};
 
 use crate::{
     config::{Allow, Service, ServiceName},
-    wire::Carries,
+    wire::{Carries, Refusal},
 };
 
 /// What a peer may have.
@@ -71,15 +71,23 @@ impl Access {
             .is_some_and(|rule| rule.allow.permits(peer))
     }
 
-    /// Whether there is such a service for `peer`, and it takes what the session carries.
-    #[must_use]
-    pub fn admits(&self, peer: &PeerId, service: &ServiceName, carries: Carries) -> bool {
-        let datagrams = matches!(carries, Carries::Datagrams(_));
-        let takes = self
-            .0
-            .get(service)
-            .is_some_and(|rule| rule.takes_datagrams == datagrams);
-        takes && self.permits(peer, service)
+    /// Whether `peer` may open a session of the service that carries this.
+    ///
+    /// # Errors
+    /// The refusal. A peer that may not use the service learns nothing of it.
+    pub fn admits(
+        &self,
+        peer: &PeerId,
+        service: &ServiceName,
+        carries: Carries,
+    ) -> Result<(), Refusal> {
+        let rule = self.0.get(service);
+        let rule = rule.filter(|rule| rule.allow.permits(peer));
+        match (rule.ok_or(Refusal::Unavailable)?.takes_datagrams, carries) {
+            (true, Carries::Bytes) => Err(Refusal::TakesDatagrams),
+            (false, Carries::Datagrams(_)) => Err(Refusal::TakesStreams),
+            (true, Carries::Datagrams(_)) | (false, Carries::Bytes) => Ok(()),
+        }
     }
 
     /// What the services offer to `peer`: the name, and whether it takes datagrams.
@@ -143,11 +151,18 @@ mod tests {
         ]);
         let (db, dns) = ("db".parse().unwrap(), "dns".parse().unwrap());
         let datagrams = Carries::Datagrams(FlowNumber::FIRST);
-        assert!(access.admits(&friend, &db, Carries::Bytes));
-        assert!(!access.admits(&stranger, &db, Carries::Bytes));
-        assert!(access.admits(&stranger, &dns, datagrams));
-        assert!(!access.admits(&friend, &db, datagrams), "it takes bytes");
-        assert!(!access.admits(&friend, &"none".parse().unwrap(), Carries::Bytes));
+        let none = "none".parse().unwrap();
+        for (peer, service, carries, admits) in [
+            (friend, &db, Carries::Bytes, Ok(())),
+            (stranger, &db, Carries::Bytes, Err(Refusal::Unavailable)),
+            (stranger, &dns, datagrams, Ok(())),
+            (stranger, &dns, Carries::Bytes, Err(Refusal::TakesDatagrams)),
+            (friend, &db, datagrams, Err(Refusal::TakesStreams)),
+            (stranger, &db, datagrams, Err(Refusal::Unavailable)),
+            (friend, &none, Carries::Bytes, Err(Refusal::Unavailable)),
+        ] {
+            assert_eq!(access.admits(&peer, service, carries), admits, "{service}");
+        }
         let offered: Vec<_> = access.offered(&stranger).collect();
         assert_eq!(offered, [(&dns, true)]);
         assert!(

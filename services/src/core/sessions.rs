@@ -238,8 +238,8 @@ impl Sessions {
 
     fn open(&mut self, peer: PeerId, open: &Open, now: Instant) -> Verdict {
         // Whoever may not use the service learns nothing, and costs no memory.
-        if !self.access.admits(&peer, &open.service, open.carries) {
-            return self.refuse(Refusal::Unavailable);
+        if let Err(refusal) = self.access.admits(&peer, &open.service, open.carries) {
+            return self.refuse(refusal);
         }
         self.forget_idle(now);
         self.peer(peer);

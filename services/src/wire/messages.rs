@@ -83,6 +83,10 @@ pub enum Refusal {
     Stale,
     /// The first frame makes no sense.
     Malformed,
+    /// The service takes datagrams, and the session carries bytes.
+    TakesDatagrams,
+    /// The service takes bytes, and the session carries datagrams.
+    TakesStreams,
     /// A reason of a later version.
     Other,
 }
@@ -250,12 +254,14 @@ pub(super) mod wire {
 
 const KINDS: [(u32, Kind); 3] = [(1, Kind::Tcp), (2, Kind::Udp), (3, Kind::Unix)];
 
-const REFUSALS: [(u32, Refusal); 5] = [
+const REFUSALS: [(u32, Refusal); 7] = [
     (1, Refusal::Unavailable),
     (2, Refusal::Busy),
     (3, Refusal::UnknownSession),
     (4, Refusal::Stale),
     (5, Refusal::Malformed),
+    (6, Refusal::TakesDatagrams),
+    (7, Refusal::TakesStreams),
 ];
 
 const RESET_REASONS: [(u32, ResetReason); 8] = [

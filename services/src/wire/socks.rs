@@ -89,7 +89,8 @@ pub fn request(bytes: &[u8]) -> Result<Step<Result<String, Reply>>, NotSocks> {
         (IP6, _) => 16,
         (NAME, None) => return Ok(Step::Incomplete(LEAST - bytes.len())),
         (NAME, Some(length)) => 1 + usize::from(*length),
-        _ => return Err(NotSocks),
+        // How long the address is, nobody knows: the reply ends the connection.
+        _ => return Ok(Step::Complete(Err(Reply::AddressNotSupported), 4)),
     };
     // Then the port.
     let Some(host) = rest.get(..length + 2).map(|_| &rest[..length]) else {
@@ -196,7 +197,9 @@ mod tests {
         assert_eq!(greeting(&[4, 1]), Err(NotSocks));
         assert_eq!(request(&[4]), Err(NotSocks));
         assert_eq!(request(&[5, 1, 1]), Err(NotSocks));
-        assert_eq!(request(&[5, 1, 0, 2, 0]), Err(NotSocks));
+        let unknown = Ok(Step::Complete(Err(Reply::AddressNotSupported), 4));
+        assert_eq!(request(&[5, 1, 0, 255]), unknown);
+        assert_eq!(request(&[5, 1, 0, 2, 0]), unknown);
     }
 
     #[test]

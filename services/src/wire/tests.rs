@@ -79,6 +79,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         Refusal::UnknownSession,
         Refusal::Stale,
         Refusal::Malformed,
+        Refusal::TakesDatagrams,
+        Refusal::TakesStreams,
         Refusal::Other,
     ]);
     let reason = proptest::sample::select(vec![

@@ -278,13 +278,12 @@ pub async fn caller_killed(lab: Lab, linger: Duration, is_back: bool) -> Result<
     traffic.carries(1 << 20).await?;
     carry.a.process.kill().await?;
     traffic.is_reset(Duration::from_secs(5)).await?;
+    let mut within = linger + Duration::from_secs(20);
     if is_back {
         carry.forward_again().await?;
+        within = AGAIN;
     }
-    carry
-        .echo
-        .resets(1, AGAIN.min(linger + Duration::from_secs(20)))
-        .await?;
+    carry.echo.resets(1, within).await?;
     if is_back {
         let traffic = Traffic::start(&carry.a.host)?;
         traffic.carries(1 << 20).await?;

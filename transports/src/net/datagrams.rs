@@ -15,8 +15,8 @@ use std::{
 use bytes::Bytes;
 use libp2p::PeerId;
 
-/// How many datagrams of one peer wait for the reader: 10 ms at 100 Mbit/s.
-const WAITING: usize = 128;
+/// How many datagrams of one peer wait for the reader: 25 ms at 100 Mbit/s.
+const WAITING: usize = 256;
 
 /// The datagrams of all QUIC connections of a node. Cheap to clone; works from any thread.
 #[derive(Clone, Default)]
@@ -32,6 +32,9 @@ pub enum DatagramError {
     /// It is longer than [`DatagramPath::max_size`].
     #[error("the datagram is longer than the path carries")]
     TooLong,
+    /// The path takes less than is sent, and the datagram would wait for others.
+    #[error("the path takes fewer datagrams than are sent")]
+    Congested,
     /// The peer takes no datagrams.
     #[error("the peer takes no QUIC datagrams")]
     Unsupported,
@@ -172,7 +175,7 @@ impl DatagramPath {
         self.0.upgrade()?.max_size()
     }
 
-    /// Sends `datagram`, once and without a confirmation. If the path takes less than is sent, the oldest that wait are dropped.
+    /// Sends `datagram`, once and without a confirmation. A datagram that would wait long for others is not sent.
     ///
     /// # Errors
     /// If it cannot be sent.

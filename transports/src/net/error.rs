@@ -95,7 +95,7 @@ pub enum Error {
     /// The remote took too long over a step of the connection.
     #[error("{step} timed out after {seconds} s")]
     Timeout {
-        /// The step, such as `the TCP handshake`.
+        /// The step, such as `the TLS or Noise handshake over TCP`.
         step: &'static str,
         /// How long it may take, in seconds.
         seconds: u64,

@@ -4,32 +4,25 @@ use std::{fmt, str::FromStr};
 
 use p2pnode_protocol::Family;
 
-/// Which families a node may use, and which it prefers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum FamilyPolicy {
-    /// Both, without a preference.
-    #[default]
-    Auto,
-    /// Both, IPv4 first.
-    PreferIp4,
-    /// Both, IPv6 first.
-    PreferIp6,
-    /// IPv4 and nothing else.
-    OnlyIp4,
-    /// IPv6 and nothing else.
-    OnlyIp6,
+p2pnode_protocol::named! {
+    /// Which families a node may use, and which it prefers.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+    pub enum FamilyPolicy {
+        /// Both, without a preference.
+        #[default]
+        Auto => "auto",
+        /// Both, IPv4 first.
+        PreferIp4 => "prefer-ip4",
+        /// Both, IPv6 first.
+        PreferIp6 => "prefer-ip6",
+        /// IPv4 and nothing else.
+        OnlyIp4 => "only-ip4",
+        /// IPv6 and nothing else.
+        OnlyIp6 => "only-ip6",
+    }
 }
 
 impl FamilyPolicy {
-    /// Every policy.
-    pub const ALL: [Self; 5] = [
-        Self::Auto,
-        Self::PreferIp4,
-        Self::PreferIp6,
-        Self::OnlyIp4,
-        Self::OnlyIp6,
-    ];
-
     /// Whether `family` may be used at all.
     pub const fn allows(self, family: Family) -> bool {
         match self {
@@ -58,21 +51,11 @@ impl FamilyPolicy {
             Self::Auto | Self::OnlyIp4 | Self::OnlyIp6 => None,
         }
     }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::PreferIp4 => "prefer-ip4",
-            Self::PreferIp6 => "prefer-ip6",
-            Self::OnlyIp4 => "only-ip4",
-            Self::OnlyIp6 => "only-ip6",
-        }
-    }
 }
 
 impl fmt::Display for FamilyPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }
 
@@ -82,7 +65,7 @@ impl FromStr for FamilyPolicy {
     fn from_str(text: &str) -> Result<Self, FamilyPolicyError> {
         Self::ALL
             .into_iter()
-            .find(|policy| policy.name() == text)
+            .find(|policy| policy.as_str() == text)
             .ok_or_else(|| FamilyPolicyError {
                 text: text.to_owned(),
             })

@@ -2,33 +2,23 @@
 
 use std::{fmt, str::FromStr};
 
-/// The congestion control of QUIC connections. TCP's is the kernel's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Congestion {
-    /// CUBIC ([RFC 9438](https://www.rfc-editor.org/rfc/rfc9438)): slows down when packets are lost.
-    #[default]
-    Cubic,
-    /// BBR, the first version ([draft](https://datatracker.ietf.org/doc/html/draft-cardwell-iccrg-bbr-congestion-control-00)):
-    /// measures bandwidth and round trips. So it does not slow down on a path that loses packets for other reasons than
-    /// congestion. quinn calls its implementation experimental.
-    Bbr,
-}
-
-impl Congestion {
-    /// Every one.
-    pub const ALL: [Self; 2] = [Self::Cubic, Self::Bbr];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Cubic => "cubic",
-            Self::Bbr => "bbr",
-        }
+p2pnode_protocol::named! {
+    /// The congestion control of QUIC connections. TCP's is the kernel's.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub enum Congestion {
+        /// CUBIC ([RFC 9438](https://www.rfc-editor.org/rfc/rfc9438)): slows down when packets are lost.
+        #[default]
+        Cubic => "cubic",
+        /// BBR, the first version ([draft](https://datatracker.ietf.org/doc/html/draft-cardwell-iccrg-bbr-congestion-control-00)):
+        /// measures bandwidth and round trips. So it does not slow down on a path that loses packets for other reasons than
+        /// congestion. quinn calls its implementation experimental.
+        Bbr => "bbr",
     }
 }
 
 impl fmt::Display for Congestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }
 
@@ -38,7 +28,7 @@ impl FromStr for Congestion {
     fn from_str(text: &str) -> Result<Self, CongestionError> {
         Self::ALL
             .into_iter()
-            .find(|congestion| congestion.name() == text)
+            .find(|congestion| congestion.as_str() == text)
             .ok_or_else(|| CongestionError {
                 text: text.to_owned(),
             })

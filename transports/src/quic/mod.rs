@@ -8,8 +8,8 @@
 //! repetition, buffers, windows, number of streams, congestion control.
 //!
 //! From the top: `dialer` and `listeners` (whose socket), `punch` (both arms of a punch), `socket` (one UDP socket and its
-//! packets). Below are `connection` (the multiplexer), `datagrams` (what it carries alongside streams), and `settings` (quinn's,
-//! and why).
+//! packets). Below are `connection` (the multiplexer), `datagrams` (what it carries alongside streams), `tolerance` and `flight` (how
+//! fast), and `settings` (quinn's, and why).
 
 pub(crate) mod congestion;
 
@@ -17,6 +17,7 @@ mod connection;
 mod datagrams;
 mod dialer;
 mod failure;
+mod flight;
 mod found;
 mod listeners;
 mod punch;
@@ -25,6 +26,7 @@ mod settings;
 mod socket;
 mod streams;
 pub(crate) mod stun;
+mod tolerance;
 mod window;
 
 pub(crate) use dialer::{Dial, Dialer};

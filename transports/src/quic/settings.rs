@@ -19,6 +19,7 @@ use super::{
     congestion::Congestion,
     datagrams::{RECEIVE_BUFFER, SEND_BUFFER},
     failure::HANDSHAKE_TIMEOUT,
+    tolerance::WatchedConfig,
 };
 use crate::{
     net::{
@@ -241,8 +242,9 @@ fn transport(congestion: Congestion, initial_rtt: Duration, role: Role) -> Arc<T
 }
 
 fn controller(congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
-    match congestion {
-        Congestion::Cubic => Arc::new(CubicConfig::default()),
-        Congestion::Bbr => Arc::new(BbrConfig::default()),
-    }
+    let (inner, tolerates): (Arc<dyn ControllerFactory + Send + Sync>, _) = match congestion {
+        Congestion::Cubic => (Arc::new(CubicConfig::default()), true),
+        Congestion::Bbr => (Arc::new(BbrConfig::default()), false),
+    };
+    Arc::new(WatchedConfig { inner, tolerates })
 }

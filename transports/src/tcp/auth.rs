@@ -55,6 +55,9 @@ use crate::{
 /// it a remote that connects and stays silent would hold a socket for ever.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The step that takes too long then. TCP's own handshake is over by that time.
+pub(super) const HANDSHAKE: &str = "the TLS or Noise handshake over TCP";
+
 /// The upgrade of TCP streams, the same for all of a node.
 #[derive(Clone)]
 pub(crate) struct Upgrade {
@@ -176,7 +179,7 @@ impl Upgrade {
                     Err(Error::BothDialed { remote })
                 }
                 Ok(Err(error)) => Err(Error::handshake(remote, &error)),
-                Err(_) => Err(Error::timeout("the TCP handshake", HANDSHAKE_TIMEOUT)),
+                Err(_) => Err(Error::timeout(HANDSHAKE, HANDSHAKE_TIMEOUT)),
             }
         }
         .boxed()
@@ -208,7 +211,7 @@ pub(crate) async fn is_stun(stream: &TcpStream) -> Result<bool, Error> {
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)).await {
         // What is wrong with the connection shows when it is read.
         Ok(Ok(_) | Err(_)) => Ok(matches!(first, [0 | 1])),
-        Err(_) => Err(Error::timeout("the TCP handshake", HANDSHAKE_TIMEOUT)),
+        Err(_) => Err(Error::timeout(HANDSHAKE, HANDSHAKE_TIMEOUT)),
     }
 }
 

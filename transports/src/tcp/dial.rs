@@ -19,9 +19,10 @@ use p2pnode_protocol::{Family, Transport};
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    auth::{HANDSHAKE_TIMEOUT, Offer, Refusal, Upgrade},
+    auth::{HANDSHAKE, HANDSHAKE_TIMEOUT, Offer, Refusal, Upgrade},
     memory::Memory,
     pending_syn::{Connecting, PendingSyn},
+    role::fitting,
     stream::Stream,
 };
 use crate::net::{
@@ -41,11 +42,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a punch goes on. Both sides begin within a round trip of each other.
 const PUNCH_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a remote may stay silent on a connection that a punch made in the role of the listener. A remote that dialed as well,
-/// in the role of the dialer, sends its first bytes at once; they take half a round trip. A remote that only accepted waits for
-/// this side's first bytes, for ever: its NAT was open before its own dial began, and libp2p's listener does not know of punches.
-const SILENCE: Duration = Duration::from_millis(1500);
 
 /// How soon a punch that was refused, or a dial whose 4-tuple is in use, tries again. The kernel does not report when a 4-tuple
 /// becomes free, nor a NAT when it begins to let packets through.
@@ -155,10 +151,10 @@ impl Dial {
         let timeout = |_| {
             let now = Instant::now().into_std();
             self.memory.without_tls().add(self.remote, now);
-            Error::timeout("the TCP handshake", HANDSHAKE_TIMEOUT)
+            Error::timeout(HANDSHAKE, HANDSHAKE_TIMEOUT)
         };
         let connected = handshake.await.map_err(timeout)??;
-        tracing::warn!(remote = %self.remote, reason = "mtu", "the TCP handshake succeeded with small segments only: a router on the path drops large packets without an ICMP message; allow ICMP there, or lower the MTU of this host");
+        tracing::warn!(remote = %self.remote, reason = "mtu", "the handshake over TCP succeeded with small segments only: a router on the path drops large packets without an ICMP message; allow ICMP there, or lower the MTU of this host");
         let now = Instant::now().into_std();
         self.memory.narrow().add(self.remote, now);
         self.shared.learn(self.remote, Trouble::Mtu);
@@ -248,8 +244,8 @@ impl Dial {
                         let (upgrade, remote, role) = (self.upgrade.clone(), self.remote, self.role);
                         let offer = offer.clone();
                         let upgraded = async move {
-                            let role = role_that_fits(&stream, role).await;
-                            upgrade.apply(Stream::new(stream, None), remote, role, offer).await
+                            let (stream, role) = fitting(Stream::new(stream, None), role).await;
+                            upgrade.apply(stream, remote, role, offer).await
                         };
                         upgrades.push(upgraded.map(move |done| (done, sockets, None)).boxed());
                     }
@@ -274,8 +270,13 @@ impl Dial {
                     tracing::debug!(remote = %origin.remote, "inbound connection completes a tcp punch");
                     let sockets = Sockets { transport: Transport::Tcp, local: origin.local, remote: origin.remote };
                     let stream = Stream::new(stream.0, None);
-                    let upgrade = self.upgrade.apply(stream, origin.remote, self.role, offer.clone());
-                    upgrades.push(upgrade.map(move |done| (done, sockets, Some(origin))).boxed());
+                    let (upgrade, role, offer) = (self.upgrade.clone(), self.role, offer.clone());
+                    let upgraded = async move {
+                        let (stream, role) = fitting(stream, role).await;
+                        let done = upgrade.apply(stream, sockets.remote, role, offer).await;
+                        (done, sockets, Some(origin))
+                    };
+                    upgrades.push(upgraded.boxed());
                 },
                 (done, sockets, origin) = upgrades.select_next_some() => match done {
                     Ok(connection) => match origin {
@@ -285,9 +286,11 @@ impl Dial {
                         Some(_) | None => return Ok((connection, sockets)),
                     },
                     Err(error) => {
-                        // The connection that this side made did not hold: another would not either.
-                        over |= origin.is_none();
-                        if matches!(error, Error::BothDialed { .. }) {
+                        // The connection that this side made did not hold: another would not either. Nor would another one that
+                        // comes from the same address.
+                        let both_dialed = matches!(error, Error::BothDialed { .. });
+                        over |= origin.is_none_or(|origin| both_dialed && origin.remote == self.remote);
+                        if both_dialed {
                             tracing::info!(remote = %self.remote, "both sides of a tcp punch took the dialer's role; the next punch takes the listener's");
                         }
                         if matches!(error, Error::Timeout { .. }) {
@@ -367,23 +370,6 @@ impl Dial {
 
     pub(super) fn failed(&self, error: io::Error) -> Error {
         Error::io(format!("tcp connection to {} failed", self.remote), error)
-    }
-}
-
-/// The role to take on a connection that this side made: the requested one, unless both sides would wait.
-async fn role_that_fits(stream: &TcpStream, asked: Endpoint) -> Endpoint {
-    match asked {
-        Endpoint::Dialer => Endpoint::Dialer,
-        Endpoint::Listener => {
-            match tokio::time::timeout(SILENCE, stream.peek(&mut [0])).await {
-                // An error or the end of file comes out again when the stream is read.
-                Ok(_) => Endpoint::Listener,
-                Err(_) => {
-                    tracing::info!(remote = ?stream.peer_addr().ok(), "both sides of a tcp punch wait; taking the dialer's role");
-                    Endpoint::Dialer
-                }
-            }
-        }
     }
 }
 

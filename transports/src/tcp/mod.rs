@@ -19,6 +19,7 @@ mod eof_is_error;
 mod memory;
 mod pending_syn;
 mod read_buffer;
+mod role;
 mod stream;
 mod write_coalescer;
 

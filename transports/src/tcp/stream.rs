@@ -60,6 +60,12 @@ impl Stream {
         self
     }
 
+    /// What it is made of, before anything is negotiated.
+    pub(super) fn raw(&mut self) -> io::Result<&mut TcpStream> {
+        let inner = self.inner.as_mut().map(|stream| &mut stream.0);
+        inner.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
     fn inner(&mut self) -> io::Result<Pin<&mut tcp::tokio::TcpStream>> {
         let inner = self.inner.as_mut().map(Pin::new);
         inner.ok_or_else(|| io::ErrorKind::NotConnected.into())

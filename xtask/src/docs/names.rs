@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cargo;
 
 /// Enums whose variants are printed in snake case.
-const VARIANTS: [(&str, &str); 7] = [
+const VARIANTS: [(&str, &str); 10] = [
     ("node/src/punch/record.rs", "pub enum Reason {"),
     ("node/src/punch/record.rs", "pub enum CandidateOutcome {"),
     ("node/src/core/event.rs", "pub enum LossCause {"),
@@ -18,16 +18,22 @@ const VARIANTS: [(&str, &str); 7] = [
     ("node/src/core/finding.rs", "pub enum FindingId {"),
     ("node/src/core/netcheck/report.rs", "pub(crate) enum Id {"),
     ("node/src/core/search_report.rs", "pub enum NoSearch {"),
+    ("node/src/core/netcheck/nat.rs", "pub(crate) enum Kind {"),
+    (
+        "node/src/core/netcheck/report.rs",
+        "pub(crate) enum PeerClass {",
+    ),
+    ("node/src/core/event.rs", "pub enum Event {"),
 ];
 
 /// Functions whose arms give the names.
 const ARMS: [(&str, &str); 3] = [
-    ("node/src/core/admission/refused.rs", "fn as_str("),
+    ("node/src/core/admission/refused.rs", "enum Refused {"),
     (
         "node/src/observe/metrics/labels.rs",
         "impl fmt::Display for DialOutcome",
     ),
-    ("relay-node/src/core/denial.rs", "fn as_str("),
+    ("relay-node/src/core/denial.rs", "enum DenialReason {"),
 ];
 
 fn after(file: &str, start: &str) -> String {
@@ -41,8 +47,12 @@ fn after(file: &str, start: &str) -> String {
 
 fn variants(file: &str, start: &str) -> BTreeSet<String> {
     let body = after(file, start);
-    let lines = body.lines().map(str::trim);
-    let variants = lines.filter_map(|line| line.strip_suffix(','));
+    // Fields of a variant stand further to the right.
+    let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let variants = lines.filter_map(|line| {
+        let end = [",", " {", "(Outcome),"];
+        end.iter().find_map(|end| line.strip_suffix(end))
+    });
     let variants = variants.filter(|name| name.chars().all(char::is_alphanumeric));
     variants.map(snake_case).collect()
 }
@@ -123,7 +133,7 @@ fn the_schemas_name_the_values_that_the_enums_have() {
             .unwrap();
         named(&event["properties"][field])
     };
-    let [reason, outcome, cause, pause, finding, id, no_search] =
+    let [reason, outcome, cause, pause, finding, id, no_search, ..] =
         VARIANTS.map(|(file, start)| variants(file, start));
     assert_eq!(named(&events["$defs"]["reason"]), reason);
     assert_eq!(

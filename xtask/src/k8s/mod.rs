@@ -54,16 +54,44 @@ pub(crate) fn run(pods: Pods<'_>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Values beside those of the cases, which the binaries have to take.
-const OTHER_VALUES: [(&str, &str); 8] = [
-    ("p2pnode", "probes=exec"),
-    ("p2pnode", "publicIp.from=value,publicIp.value=198.51.100.7"),
-    ("p2pnode", "publicIp.from=value,publicIp.value=2001:db8::7"),
-    ("relay-node", "probes=exec"),
-    ("relay-node", "externalHost=2001:db8::7"),
-    ("relay-node", "externalHost=198.51.100.7"),
-    ("relay-node", "families={ip4,ip6}"),
-    ("relay-node", "drainSeconds=0"),
+/// Values beside those of the cases, which the binaries have to take, and what the configuration then has.
+const OTHER_VALUES: [(&str, &str, &str); 12] = [
+    ("p2pnode", "probes=exec", ""),
+    (
+        "p2pnode",
+        "publicIp.from=value,publicIp.value=198.51.100.7",
+        "/ip4/198.51.100.7/udp/{port}/quic-v1",
+    ),
+    (
+        "p2pnode",
+        "publicIp.from=value,publicIp.value=2001:db8::7",
+        "/ip6/2001:db8::7/tcp/{port}",
+    ),
+    (
+        "p2pnode",
+        "services.db.target=tcp://postgres.default.svc:5432,services.db.allow={any},services.db.identity=proxy-v2",
+        "target: tcp://postgres.default.svc:5432",
+    ),
+    (
+        "p2pnode",
+        "mappings.mode=auto,mappings.publish.dns.server=192.0.2.53:53,mappings.publish.dns.zone=p2p.example.net",
+        "zone: p2p.example.net",
+    ),
+    (
+        "p2pnode",
+        "mappings.mode=hold,expose.web.protocol=tcp,expose.web.target=tcp://web.default.svc:8080,expose.web.identity=proxy-v2",
+        "target: tcp://web.default.svc:8080",
+    ),
+    (
+        "p2pnode",
+        "config.socks.listen=127.0.0.1:1080",
+        "listen: 127.0.0.1:1080",
+    ),
+    ("relay-node", "probes=exec", ""),
+    ("relay-node", "externalHost=2001:db8::7", "2001:db8::7"),
+    ("relay-node", "externalHost=198.51.100.7", "198.51.100.7"),
+    ("relay-node", "families={ip4,ip6}", ""),
+    ("relay-node", "drainSeconds=0", ""),
 ];
 
 fn both_ways(bench: &Bench, case: &Case) -> Result<Vec<String>> {
@@ -85,8 +113,15 @@ fn examples(bench: &Bench) -> Result<Vec<String>> {
     let tests = dial.iter().filter(|manifest| manifest["kind"] == "Pod");
     ensure!(tests.count() == 1, "`helm test` has no pod");
     told.extend(wrong(bench, "helm-test", &dial)?);
-    for (index, (chart, set)) in OTHER_VALUES.iter().enumerate() {
+    for (index, (chart, set, has)) in OTHER_VALUES.iter().enumerate() {
         let manifests = bench.helm(chart, &[set])?;
+        let texts = manifests
+            .iter()
+            .filter(|manifest| manifest["kind"] == "ConfigMap")
+            .map(|manifest| manifest["data"].to_string());
+        if !texts.into_iter().any(|text| text.contains(has)) {
+            told.push(format!("{chart} {set}: its configuration has no {has}"));
+        }
         let found = wrong(bench, &format!("other-{index}"), &manifests)?.into_iter();
         told.extend(found.map(|fault| format!("{chart} {set}: {fault}")));
     }

@@ -15,7 +15,7 @@ const WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// How many connections in a row a peer closes right after their handshakes before that is a refusal. A single one may be the end
 /// of the peer's program.
-const REFUSALS: u32 = 2;
+pub(crate) const REFUSALS: u32 = 2;
 
 /// How many paths in a row the peer closes soon before the dial ends.
 const CLOSED: u32 = 5;

@@ -42,7 +42,7 @@ use pings::{INTERVAL, Pings};
 pub(crate) use crate::core::fault::Fault;
 pub(crate) use circuit::{CIRCUIT_WAIT, CircuitFailure};
 pub(crate) use local::{Candidate, LocalFailure, Sources, Standing};
-pub(crate) use losses::Farewell;
+pub(crate) use losses::{Farewell, REFUSALS};
 pub(crate) use pace::Pace;
 pub(crate) use pings::PingFailure;
 pub(crate) use request::Action;
@@ -436,11 +436,18 @@ impl Dialer {
     /// An attempt at a punch is over.
     pub(crate) fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;
-        self.attempts += 1;
+        self.count(&attempt);
         if let Event::Punch { reason, .. } = &attempt {
             self.last_reason = reason.or(self.last_reason);
         }
         self.actions.push_back(Action::Report(attempt));
+    }
+
+    /// Of an attempt and the one that took its place, the latter counts.
+    fn count(&mut self, attempt: &Event) {
+        if let Event::Punch { reason, .. } = attempt {
+            self.attempts += u32::from(*reason != Some(Reason::Superseded));
+        }
     }
 
     /// A search for ports is over.

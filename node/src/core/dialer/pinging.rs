@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Dialer, PingFailure};
+use super::{Action, Dialer, INTERVAL, PingFailure};
 use crate::core::{
     event::Event,
     peers::{Path, PathKind},
@@ -18,7 +18,7 @@ impl Dialer {
             return;
         }
         self.pinged = Some(kind);
-        self.deadline = now + self.request.timeout;
+        self.deadline = now + INTERVAL + self.request.timeout;
         let seq = self.pings.answered();
         if seq <= self.request.pings {
             self.actions

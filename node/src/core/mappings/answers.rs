@@ -122,6 +122,9 @@ impl Mappings {
             }
             return;
         }
+        if method != Method::Hold {
+            self.router_outside = Some(external.ip());
+        }
         let before = lease.granted(external, lifetime.min(LEASE), method, now);
         if before == Some(external) {
             return;

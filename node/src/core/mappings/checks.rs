@@ -4,7 +4,10 @@
 //! mapping. One that was proved before may have ended with the router. The router is asked again, and the mapping is checked once
 //! more before it is released.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use super::{
     Mappings,
@@ -23,6 +26,11 @@ impl Mappings {
                 verified: lease.verified(),
             })
         })
+    }
+
+    /// The outside address that the router has named last, whatever became of its mappings. It shows another NAT in front.
+    pub(crate) const fn router_outside(&self) -> Option<IpAddr> {
+        self.router_outside
     }
 
     /// The check of a claim has ended.

@@ -19,34 +19,23 @@ pub(super) const CHECK: Duration = Duration::from_secs(15);
 pub(super) const HELD: u32 = 45;
 pub(super) const HOLD: Duration = Duration::from_secs(10);
 
-/// A way to have ports mapped. The better one comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// The Port Control Protocol ([RFC 6887](https://www.rfc-editor.org/rfc/rfc6887)).
-    Pcp,
-    /// Its predecessor ([RFC 6886](https://www.rfc-editor.org/rfc/rfc6886)).
-    NatPmp,
-    /// UPnP IGD.
-    Upnp,
-    /// What the NAT gives to traffic towards a relay, which is kept up.
-    Hold,
+p2pnode_protocol::named! {
+    /// A way to have ports mapped. The better one comes first.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum Method {
+        /// The Port Control Protocol ([RFC 6887](https://www.rfc-editor.org/rfc/rfc6887)).
+        Pcp => "pcp",
+        /// Its predecessor ([RFC 6886](https://www.rfc-editor.org/rfc/rfc6886)).
+        NatPmp => "nat-pmp",
+        /// UPnP IGD.
+        Upnp => "upnp",
+        /// What the NAT gives to traffic towards a relay, which is kept up.
+        Hold => "hold",
+    }
 }
 
 impl Method {
-    pub(crate) const ALL: [Self; 4] = [Self::Pcp, Self::NatPmp, Self::Upnp, Self::Hold];
-
-    /// Its name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pcp => "pcp",
-            Self::NatPmp => "nat-pmp",
-            Self::Upnp => "upnp",
-            Self::Hold => "hold",
-        }
-    }
-
     /// Whose word a mapping is until it is verified.
     pub(crate) const fn witness(self) -> &'static str {
         match self {

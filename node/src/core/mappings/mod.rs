@@ -25,7 +25,7 @@ mod upnp;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -49,6 +49,8 @@ pub(crate) struct Mappings {
     methods: Vec<Method>,
     rng: fastrand::Rng,
     gateway: Option<Gateway>,
+    /// The outside address that the router has named last.
+    router_outside: Option<IpAddr>,
     leases: BTreeMap<Inside, Lease>,
     search: Search,
     /// When a router is looked for again although ports are held.
@@ -70,6 +72,7 @@ impl Mappings {
             methods,
             rng: fastrand::Rng::with_seed(seed),
             gateway: None,
+            router_outside: None,
             leases: BTreeMap::new(),
             search: Search::Idle(None),
             look_again: None,
@@ -106,6 +109,7 @@ impl Mappings {
         }
         self.gateway = gateway;
         (self.epoch, self.upnp, self.look_again) = (None, Upnp::default(), None);
+        self.router_outside = None;
         let wanted: Vec<_> = self.leases.keys().copied().collect();
         for inside in wanted {
             self.lose(inside, Lost::GatewayChanged);

@@ -366,6 +366,8 @@ fn a_mapping_is_offered_only_after_a_nonce_came_in_and_a_lie_is_given_back() {
         assert!(matches!(events[0], Event::Granted { .. }), "{events:?}");
         assert_eq!(events[1..], [unverified]);
         assert!(world.router.entries.is_empty(), "{method:?}");
+        let named = Some(world.router.outside.into());
+        assert_eq!(world.mappings.router_outside(), named, "{method:?}");
         assert_eq!(world.run(SECOND * 20), [], "not asked at once");
         world.router.drops = false;
         let external = granted("203.0.113.7:40017", method);

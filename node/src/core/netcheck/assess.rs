@@ -16,7 +16,7 @@ use super::{
     verdict::verdict,
 };
 
-use crate::core::finding::Remedy;
+use crate::{config::Rotate, core::finding::Remedy};
 
 /// A clock that differs by less is right.
 const CLOCK_OK_MS: u64 = 5_000;
@@ -52,7 +52,8 @@ pub(crate) fn assess(facts: &Facts) -> Report {
     checks.extend(nats.iter().map(|(path, nat)| of_nat(path, nat)));
     checks.extend(nats.iter().filter_map(|(path, nat)| hairpin(path, nat)));
     checks.extend(answered.iter().filter_map(|path| mtu(path, facts)));
-    checks.extend(answered.iter().filter_map(|path| lifetime(path)));
+    let lifetimes = answered.iter();
+    checks.extend(lifetimes.filter_map(|path| lifetime(path, facts.rotate)));
     checks.extend(mappings(facts));
     checks.push(nat64(facts));
     checks.push(clock(facts));
@@ -189,34 +190,47 @@ fn mtu(path: &PathFacts, facts: &Facts) -> Option<Check> {
     Some(of_path(path, check))
 }
 
-fn lifetime(path: &PathFacts) -> Option<Check> {
+fn lifetime(path: &PathFacts, rotate: Rotate) -> Option<Check> {
     let Lifetime {
         idle_alive,
         idle_dead,
         age,
     } = path.lifetime?;
     let idle = match (idle_alive, idle_dead) {
-        (Some(alive), None) => format!("idle mappings live for {alive} s or longer"),
-        (Some(alive), Some(dead)) => format!("idle mappings end between {alive} and {dead} s"),
-        (None, Some(dead)) => format!("idle mappings end within {dead} s"),
+        (Some(alive), None) => Some(format!("idle mappings live for {alive} s or longer")),
+        (Some(alive), Some(dead)) => {
+            Some(format!("idle mappings end between {alive} and {dead} s"))
+        }
+        (None, Some(dead)) => Some(format!("idle mappings end within {dead} s")),
+        (None, None) => None,
+    };
+    let check = match (age, idle) {
+        (Some(age), idle) => {
+            let idle = idle.map_or_else(String::new, |idle| format!("; {idle}"));
+            let text = format!("mappings end after {age} s of age although they are used{idle}");
+            // Paths leave after half of what is configured.
+            let is_left = matches!(rotate, Rotate::After(given) if given.as_secs() <= age.into());
+            match is_left {
+                true => check(Id::Lifetime, Status::Ok, text, None),
+                false => check(
+                    Id::Lifetime,
+                    Status::Warn,
+                    text,
+                    Some(Remedy::punch_rotate(age)),
+                ),
+            }
+        }
+        (None, Some(idle)) if idle_alive.is_none_or(|alive| alive < KEPT_ALIVE) => {
+            check(Id::Lifetime, Status::Warn, idle, None)
+        }
+        (None, Some(idle)) => check(Id::Lifetime, Status::Ok, idle, None),
         (None, None) => {
             let text =
                 "unknown: the relay has not answered to another port; it takes one of this release";
-            return Some(of_path(
-                path,
-                check(Id::Lifetime, Status::Unknown, text, None),
-            ));
+            check(Id::Lifetime, Status::Unknown, text, None)
         }
     };
-    let (status, text) = match age {
-        Some(age) => (
-            Status::Warn,
-            format!("mappings end after {age} s of age although they are used; {idle}"),
-        ),
-        None if idle_alive.is_none_or(|alive| alive < KEPT_ALIVE) => (Status::Warn, idle),
-        None => (Status::Ok, idle),
-    };
-    Some(of_path(path, check(Id::Lifetime, status, text, None)))
+    Some(of_path(path, check))
 }
 
 fn nat64(facts: &Facts) -> Check {

@@ -1,12 +1,15 @@
 //! What was seen, without a judgement.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::PeerId;
 use p2pnode_protocol::dns64::Prefix;
 use p2pnode_transports::{Exhausted, Family, PortRange, Transport};
 
-use crate::core::mappings::Claim;
+use crate::{config::Rotate, core::mappings::Claim};
 
 /// All that was seen.
 #[derive(Debug, Clone)]
@@ -20,9 +23,13 @@ pub(crate) struct Facts {
     pub(crate) host: HostFacts,
     /// What a router maps.
     pub(crate) claims: Vec<Claim>,
+    /// The outside address that the router names, whether it maps a port or not.
+    pub(crate) router: Option<IpAddr>,
     pub(crate) nat64: Nat64,
     /// Whether this node searches for ports where a punch fails.
     pub(crate) searches: bool,
+    /// When this node leaves a mapping that ends by age.
+    pub(crate) rotate: Rotate,
 }
 
 /// Whether the resolver is a DNS64.
@@ -105,6 +112,8 @@ pub(crate) enum Answer {
     NoRoute,
     /// This host has no socket to send from: why.
     NoSocket(String),
+    /// The name of the relay was not resolved: why.
+    Unresolved(String),
 }
 
 impl Answer {

@@ -3,7 +3,7 @@
 use p2pnode_transports::PortRange;
 
 use super::{Check, Facts, HostFacts, Id, Nat64, Status, assess::KEPT_ALIVE, report::check};
-use crate::core::finding::Remedy;
+use crate::{config::Rotate, core::finding::Remedy};
 
 pub(super) fn host(facts: &Facts) -> Check {
     let (range, host) = (facts.range, &facts.host);
@@ -59,7 +59,9 @@ pub(crate) fn unreserved(range: PortRange, host: HostFacts) -> Option<Remedy> {
         relays: Vec::new(),
         paths: Vec::new(),
         claims: Vec::new(),
+        router: None,
         nat64: Nat64::Unknown,
+        rotate: Rotate::Auto,
         clock_ahead: None,
         searches: false,
         // Not what this is about.

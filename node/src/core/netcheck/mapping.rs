@@ -17,8 +17,8 @@ use crate::core::{
 /// The check of each transport whose punch port a router maps.
 pub(super) fn mappings(facts: &Facts) -> impl Iterator<Item = Check> {
     let check = |path| match claim(path, facts) {
-        Some(claim) => Some(mapping(path, claim)),
-        None => none(path),
+        Some(claim) => Some(mapping(path, claim, facts)),
+        None => none(path, facts),
     };
     let paths = facts.paths.iter();
     paths.filter_map(move |path| Some(of_path(path, check(path)?)))
@@ -37,13 +37,33 @@ fn claim<'a>(path: &PathFacts, facts: &'a Facts) -> Option<&'a Claim> {
 }
 
 /// What AutoNAT shows where no router maps the punch port.
-fn none(path: &PathFacts) -> Option<Check> {
+fn none(path: &PathFacts, facts: &Facts) -> Option<Check> {
     let (at, is_reached) = path.reached?;
-    let text = match is_reached {
-        true => format!("none needed: a relay reaches {at} from another port (AutoNAT)"),
-        false => format!("none: no relay reaches {at} unasked (AutoNAT)"),
-    };
-    Some(check(Id::Mapping, Status::Ok, text, None))
+    if is_reached {
+        let text = format!("none needed: a relay reaches {at} from another port (AutoNAT)");
+        return Some(check(Id::Mapping, Status::Ok, text, None));
+    }
+    let text = format!("none: no relay reaches {at} unasked (AutoNAT)");
+    Some(match in_front(path, facts.router) {
+        Some(front) => {
+            let remedy = Some(Remedy::double_nat());
+            check(Id::Mapping, Status::Warn, text + &front, remedy)
+        }
+        None => check(Id::Mapping, Status::Ok, text, None),
+    })
+}
+
+/// Another NAT in front of the router, as the outside address shows that the router names.
+fn in_front(path: &PathFacts, router: Option<IpAddr>) -> Option<String> {
+    let router = router.filter(|ip| Family::from(*ip) == path.family)?;
+    let mut seen = path.seen.iter().filter_map(|seen| seen.mapped);
+    let seen = seen.find(|seen| Family::from(seen.ip()) == path.family)?;
+    (seen.ip() != router || is_shared(router)).then(|| {
+        format!(
+            "; another NAT is in front: the router is at {router}, and relays see {}",
+            seen.ip()
+        )
+    })
 }
 
 /// Whether everybody reaches the punch port of a path, as a check from outside has proved.
@@ -51,11 +71,13 @@ pub(super) fn is_open(path: &PathFacts, facts: &Facts) -> bool {
     claim(path, facts).is_some_and(|claim| claim.verified.is_some())
 }
 
-fn mapping(path: &PathFacts, claim: &Claim) -> Check {
-    let mut seen = path.seen.iter().filter_map(|seen| seen.mapped);
-    let seen = seen.find(|seen| Family::from(seen.ip()) == path.family);
-    let router = claim.external.ip();
-    let behind = seen.filter(|seen| seen.ip() != router || is_shared(router));
+fn mapping(path: &PathFacts, claim: &Claim, facts: &Facts) -> Check {
+    // A relay names what is held. That says nothing about the router.
+    let router = match claim.method {
+        Method::Pcp | Method::NatPmp | Method::Upnp => Some(claim.external.ip()),
+        Method::Hold => facts.router,
+    };
+    let front = in_front(path, router);
     let method = match claim.method {
         Method::Pcp => "PCP",
         Method::NatPmp => "NAT-PMP",
@@ -63,19 +85,15 @@ fn mapping(path: &PathFacts, claim: &Claim) -> Check {
         Method::Hold => "hold",
     };
     let witness = claim.method.witness();
-    let front = behind.map_or_else(String::new, |seen| {
-        format!(
-            "; another NAT is in front: the router is at {router}, and relays see {}",
-            seen.ip()
-        )
-    });
     match claim.verified {
         Some(at) => {
+            let front = front.unwrap_or_default();
             let text = format!("{method}: {at}, verified from outside{front}");
             check(Id::Mapping, Status::Ok, text, None)
         }
         None => {
-            let remedy = behind.map(|_| Remedy::double_nat());
+            let remedy = front.as_ref().map(|_| Remedy::double_nat());
+            let front = front.unwrap_or_default();
             let text = format!(
                 "{method}: {} as {witness} says; no check from outside came in, so it is not offered{front}",
                 claim.external
@@ -139,8 +157,10 @@ mod tests {
             clock_ahead: None,
             host: HostFacts::default(),
             claims: vec![claim],
+            router: None,
             nat64: super::super::Nat64::None,
             searches: false,
+            rotate: crate::config::Rotate::Auto,
         }
     }
 
@@ -177,6 +197,31 @@ mod tests {
             );
             assert_eq!(check.remedy.unwrap().id, "double_nat");
             assert_eq!(assess(&facts).reaches(), Reaches::Relayed);
+        }
+        // The router's mapping was released as a wrong one. It is held since, or nothing is.
+        let claimed = facts("203.0.113.7", None);
+        let held = Claim {
+            method: Method::Hold,
+            ..claimed.claims[0]
+        };
+        let seen = Some((held.external, false));
+        for claims in [vec![held], Vec::new()] {
+            let mut facts = Facts {
+                claims,
+                ..claimed.clone()
+            };
+            facts.paths[0].reached = seen;
+            let check = of(&facts);
+            assert!(!check.text.contains("another NAT"), "{}", check.text);
+            facts.router = Some("100.64.0.3".parse().unwrap());
+            let check = of(&facts);
+            assert!(
+                check.text.ends_with("; another NAT is in front: the router is at 100.64.0.3, and relays see 203.0.113.7"),
+                "{}",
+                check.text
+            );
+            assert_eq!(check.status, Status::Warn);
+            assert_eq!(check.remedy.unwrap().id, "double_nat");
         }
         let alone = of(&facts("203.0.113.7", None));
         assert!(!alone.text.contains("another NAT"), "{}", alone.text);

@@ -47,6 +47,8 @@ pub(super) fn of_relay(relay: &RelayFacts, facts: &Facts) -> Check {
     };
     let remedy = if has_other {
         Some(Remedy::wrong_peer())
+    } else if has(|answer| matches!(answer, Answer::Unresolved(_))) {
+        Some(Remedy::resolver())
     } else if is_there {
         None
     } else if let Some(transport) = narrow {
@@ -72,7 +74,9 @@ fn text(leg: &Leg) -> String {
         }
         Answer::Silent => format!("{name} no answer"),
         Answer::NoRoute => format!("{name} unreachable (no {} route)", leg.family),
-        Answer::Failed(why) | Answer::NoSocket(why) => format!("{name} unreachable ({why})"),
+        Answer::Failed(why) | Answer::Unresolved(why) | Answer::NoSocket(why) => {
+            format!("{name} unreachable ({why})")
+        }
     }
 }
 

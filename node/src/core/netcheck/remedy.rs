@@ -69,6 +69,14 @@ impl Remedy {
         )
     }
 
+    pub(crate) fn resolver() -> Self {
+        Self::new(
+            "resolver",
+            "names of relays are not resolved: check that the servers in /etc/resolv.conf answer and know the names, or give the relays by address as well",
+            None,
+        )
+    }
+
     pub(crate) fn wrong_peer() -> Self {
         Self::new(
             "wrong_peer",
@@ -182,6 +190,17 @@ impl Remedy {
             "udp_timeout",
             "flows of UDP end between two keep-alives: let conntrack keep them longer",
             Some("sysctl -w net.netfilter.nf_conntrack_udp_timeout_stream=120".to_owned()),
+        )
+    }
+
+    /// The NAT drops mappings that are used, at this age in seconds.
+    pub(crate) fn punch_rotate(age: u32) -> Self {
+        Self::new(
+            "punch_rotate",
+            format!(
+                "set punch.rotate to {age}s: direct paths then leave each mapping before its end"
+            ),
+            None,
         )
     }
 

@@ -94,34 +94,16 @@ impl Verdict {
     }
 }
 
-/// Peers by what is in front of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum PeerClass {
-    Public,
-    FullCone,
-    AddressRestricted,
-    EimApdf,
-    Symmetric,
-}
-
-impl PeerClass {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Public,
-        Self::FullCone,
-        Self::AddressRestricted,
-        Self::EimApdf,
-        Self::Symmetric,
-    ];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Public => "public",
-            Self::FullCone => "full-cone",
-            Self::AddressRestricted => "address-restricted",
-            Self::EimApdf => "eim-apdf",
-            Self::Symmetric => "symmetric",
-        }
+p2pnode_protocol::named! {
+    /// Peers by what is in front of them.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub(crate) enum PeerClass {
+        Public => "public",
+        FullCone => "full-cone",
+        AddressRestricted => "address-restricted",
+        EimApdf => "eim-apdf",
+        Symmetric => "symmetric",
     }
 }
 

@@ -9,8 +9,9 @@ use libp2p::PeerId;
 use p2pnode_transports::{Family, Transport};
 
 use super::{
-    Allocation, Answer, Facts, Filtering, HostFacts, Id, Kind, Leg, Lifetime, Mapping, Nat64,
-    PathFacts, PeerClass, Reaches, RelayFacts, Report, Seen, Status, assess, nat::AllocationKind,
+    Allocation, Answer, Check, Facts, Filtering, HostFacts, Id, Kind, Leg, Lifetime, Mapping,
+    Nat64, PathFacts, PeerClass, Reaches, RelayFacts, Report, Seen, Status, assess,
+    nat::AllocationKind,
 };
 
 const A: &str = "198.51.100.10";
@@ -34,79 +35,27 @@ struct Lab {
 }
 
 const LAB: [(&str, Lab); 9] = [
-    (
-        "none",
-        Lab {
-            mapping: Mapping::None,
-            lets_in: [true, true],
-            port: keep,
-        },
-    ),
-    (
-        "full-cone",
-        Lab {
-            mapping: Mapping::Eim,
-            lets_in: [true, true],
-            port: keep,
-        },
-    ),
-    (
-        "address-restricted",
-        Lab {
-            mapping: Mapping::Eim,
-            lets_in: [true, false],
-            port: keep,
-        },
-    ),
-    (
-        "eim-apdf",
-        Lab {
-            mapping: Mapping::Eim,
-            lets_in: [false, false],
-            port: keep,
-        },
-    ),
+    ("none", lab(Mapping::None, [true, true], keep)),
+    ("full-cone", lab(Mapping::Eim, [true, true], keep)),
+    ("address-restricted", lab(Mapping::Eim, [true, false], keep)),
+    ("eim-apdf", lab(Mapping::Eim, [false, false], keep)),
     (
         "eim-apdf-rewrite",
-        Lab {
-            mapping: Mapping::Eim,
-            lets_in: [false, false],
-            port: rewrite,
-        },
+        lab(Mapping::Eim, [false, false], rewrite),
     ),
-    (
-        "firewall",
-        Lab {
-            mapping: Mapping::None,
-            lets_in: [false, false],
-            port: keep,
-        },
-    ),
-    (
-        "symmetric",
-        Lab {
-            mapping: Mapping::Apdm,
-            lets_in: [false, false],
-            port: random,
-        },
-    ),
-    (
-        "symmetric",
-        Lab {
-            mapping: Mapping::Adm,
-            lets_in: [true, false],
-            port: random,
-        },
-    ),
-    (
-        "symmetric",
-        Lab {
-            mapping: Mapping::Apdm,
-            lets_in: [false, false],
-            port: sequential,
-        },
-    ),
+    ("firewall", lab(Mapping::None, [false, false], keep)),
+    ("symmetric", lab(Mapping::Apdm, [false, false], random)),
+    ("symmetric", lab(Mapping::Adm, [true, false], random)),
+    ("symmetric", lab(Mapping::Apdm, [false, false], sequential)),
 ];
+
+const fn lab(mapping: Mapping, lets_in: [bool; 2], port: fn(u16, u16) -> u16) -> Lab {
+    Lab {
+        mapping,
+        lets_in,
+        port,
+    }
+}
 
 fn keep(port: u16, _: u16) -> u16 {
     port
@@ -183,23 +132,24 @@ fn facts(paths: Vec<PathFacts>) -> Facts {
         clock_ahead: Some(7),
         host: HostFacts::default(),
         claims: Vec::new(),
+        router: None,
         nat64: Nat64::None,
         searches: true,
+        rotate: crate::config::Rotate::Auto,
     }
 }
 
+fn check(report: &Report, id: Id) -> &Check {
+    let mut checks = report.checks.iter();
+    checks.find(|check| check.id == id).unwrap()
+}
+
 fn nat_of(report: &Report) -> super::Nat {
-    let check = report.checks.iter().find(|check| check.id == Id::Nat);
-    check.unwrap().nat.unwrap()
+    check(report, Id::Nat).nat.unwrap()
 }
 
 fn status(report: &Report, id: Id) -> Status {
-    report
-        .checks
-        .iter()
-        .find(|check| check.id == id)
-        .unwrap()
-        .status
+    check(report, id).status
 }
 
 #[test]
@@ -247,11 +197,7 @@ fn with_one_relay_exactly_what_needs_two_is_unknown() {
         let kind = if is_known { name } else { "unknown" };
         assert_eq!(nat.kind.name(), kind);
         if !is_known {
-            let check = report
-                .checks
-                .iter()
-                .find(|check| check.id == Id::Nat)
-                .unwrap();
+            let check = check(&report, Id::Nat);
             assert_eq!(check.status, Status::Unknown);
             assert_eq!(check.remedy.as_ref().unwrap().id, "second_relay");
             assert_eq!(
@@ -330,11 +276,7 @@ fn ports_are_allocated_as_the_sample_shows() {
 #[test]
 fn a_symmetric_nat_is_named_with_what_mends_it() {
     let report = assess(&facts(vec![LAB[6].1.path(2)]));
-    let check = report
-        .checks
-        .iter()
-        .find(|check| check.id == Id::Nat)
-        .unwrap();
+    let check = check(&report, Id::Nat);
     assert_eq!(check.status, Status::Fail);
     assert!(check.text.contains("random ports"), "{}", check.text);
     let command = check.remedy.as_ref().unwrap().command.as_deref();
@@ -387,11 +329,7 @@ fn without_answers_it_says_what_is_known_and_no_more() {
     let old = PathFacts::new(Transport::Quic, Family::Ip4);
     let report = assess(&self::facts(vec![old]));
     assert_eq!(nat_of(&report).kind, Kind::Unknown);
-    let check = report
-        .checks
-        .iter()
-        .find(|check| check.id == Id::Nat)
-        .unwrap();
+    let check = check(&report, Id::Nat);
     assert_eq!(check.remedy.as_ref().unwrap().id, "relay_without_stun");
 }
 
@@ -411,7 +349,7 @@ fn what_is_wrong_with_range_length_clock_and_host_is_named() {
         (Id::Clock, "clock"),
         (Id::Host, "reserve_ports"),
     ] {
-        let check = report.checks.iter().find(|check| check.id == id).unwrap();
+        let check = check(&report, id);
         assert_ne!(check.status, Status::Ok, "{id:?}");
         assert_eq!(check.remedy.as_ref().unwrap().id, remedy);
     }

@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::hop;
-use p2pnode_transports::{Family, Sockets, Transport};
+use p2pnode_transports::{Family, Sockets, Transport, to_multiaddr};
 use serde::{Deserialize, Serialize};
 
 use crate::core::json;
@@ -136,6 +136,12 @@ impl Path {
     pub(crate) fn remote(&self) -> Option<SocketAddr> {
         let hop = self.hops.first().filter(|_| self.kind == PathKind::Direct);
         hop.and_then(|hop| hop.remote)
+    }
+
+    /// The same with its transport.
+    pub(crate) fn remote_addr(&self) -> Option<Multiaddr> {
+        let transport = self.hops.first()?.transport?;
+        self.remote().map(|remote| to_multiaddr(transport, remote))
     }
 }
 

@@ -9,7 +9,10 @@ use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, multiaddr::Protocol, swarm
 use p2pnode_transports::{Family, FamilyPolicy, Sockets, Transport, to_socket_addr};
 
 use super::{DecidedBy, Hop, How, Path, PathKind, Score};
-use crate::{core::relays::Up, punch::Reason};
+use crate::{
+    core::relays::Up,
+    punch::{Reason, SIBLINGS},
+};
 
 /// One open connection.
 #[derive(Debug, Clone)]
@@ -31,9 +34,6 @@ pub(crate) struct Connection {
     /// Whether the peer lists the protocol of hole punching on it; `None` before it has identified itself.
     lists_punching: Option<bool>,
 }
-
-/// Connections that are younger come of the same dial.
-const SIBLINGS: Duration = Duration::from_secs(2);
 
 /// All open connections, and the best path of each peer.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! sees another port although no look was missed, the NAT has dropped the mapping, whose age then is the lifetime.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -90,6 +90,12 @@ impl Aging {
         self.measured = None;
     }
 
+    /// How long mappings at this address were seen to live.
+    pub(crate) fn measured(&self) -> Option<(IpAddr, Duration)> {
+        let at = self.watched.as_ref()?.mapped.ip();
+        Some((at, self.measured?))
+    }
+
     /// How long a mapping lives, if it dies of age.
     pub(crate) const fn lifetime(&self) -> Option<Duration> {
         match self.rotate {
@@ -150,6 +156,10 @@ mod tests {
         }
         aging.handle_seen(at(2), second(40));
         assert_eq!(aging.lifetime(), Some(Duration::from_secs(39)));
+        assert_eq!(
+            aging.measured(),
+            aging.lifetime().map(|of| (at(2).ip(), of))
+        );
         for nth in 41..130 {
             aging.handle_seen(at(2), second(nth));
         }

@@ -9,8 +9,11 @@
 
 mod aging;
 mod budget;
+mod fresh;
 mod looks;
+mod pairs;
 mod plan;
+mod rests;
 mod search;
 mod searches;
 mod side;

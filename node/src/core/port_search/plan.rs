@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use libp2p::PeerId;
 
-use super::budget::{BURST, OUTSTANDING, PAUSE};
+use super::{
+    budget::{BURST, OUTSTANDING, PAUSE},
+    pairs,
+};
 use crate::core::search_report::NoSearch;
 use p2pnode_protocol::{
     Family,
@@ -43,6 +46,8 @@ pub(crate) enum Does {
     Probes,
     /// Both.
     Both,
+    /// Sends between known ports.
+    Pairs,
 }
 
 /// A plan.
@@ -55,6 +60,8 @@ pub(crate) struct Plan {
     pub(crate) remote: SocketAddr,
     /// The remote's ports, if they are to be found.
     pub(super) space: Option<Ports>,
+    /// The remote's port for each of this side's sockets, if they are known.
+    pub(super) pairs: Vec<u16>,
     /// Sockets that a hard side opens.
     pub(super) opened: u32,
     /// What is sent at most, in all and within 30 s.
@@ -68,8 +75,8 @@ pub(crate) struct Plan {
 #[derive(Debug, Clone)]
 pub(crate) struct Begin {
     pub(crate) peer: PeerId,
-    /// This side's punch socket, as its relay sees it.
-    pub(crate) own: SocketAddr,
+    /// This side, as its relay sees it.
+    pub(crate) own: Side,
     pub(crate) plan: Plan,
     pub(crate) key: Key,
     pub(crate) part: Part,
@@ -98,6 +105,9 @@ impl Plan {
         if ours == remote {
             return Err(NoSearch::SameNat);
         }
+        if let Some(pairs) = known(own, theirs) {
+            return Ok(Self::of_pairs(theirs.mapped, pairs));
+        }
         let (does, opened, most_outstanding) = match (own.ports, theirs.ports) {
             (None, None) => return Err(NoSearch::NotSymmetric),
             (Some(_), None) => (Does::Opens, own.sockets, MOST_OUTSTANDING),
@@ -112,31 +122,46 @@ impl Plan {
         }
         let opened = u32::from(opened);
         let searched = own.ports.or(theirs.ports).unwrap_or(Ports::Random);
-        let is_one = |ports: Option<Ports>| ports.is_some_and(|ports| size(ports, opened) == 1);
-        let probes = match does {
-            Does::Both if is_one(own.ports) && is_one(theirs.ports) => ROUNDS,
-            Does::Both => BOTH_HARD,
-            Does::Opens | Does::Probes => IN_ALL.min(size(searched, opened) * PASSES),
+        let probes = if does == Does::Both {
+            BOTH_HARD
+        } else {
+            IN_ALL.min(size(searched, opened) * PASSES)
         };
         Ok(Self {
             does,
             sockets: if does == Does::Probes { 0 } else { own.sockets },
             remote: theirs.mapped,
             space: theirs.ports,
+            pairs: Vec::new(),
             opened,
-            packets: match does {
-                Does::Opens => IN_ALL.min(opened * ROUNDS),
-                Does::Probes | Does::Both => probes,
+            packets: if does == Does::Opens {
+                IN_ALL.min(opened * ROUNDS)
+            } else {
+                probes
             },
             most_outstanding,
             lasts: takes(probes, most_outstanding) + LATE,
         })
     }
 
-    /// Whether each side has one known port.
-    pub(crate) fn is_of_one_port(&self) -> bool {
-        let is_one = |ports| matches!(ports, Ports::Block { from, to } if from == to);
-        self.does == Does::Both && self.opened == 1 && self.space.is_some_and(is_one)
+    fn of_pairs(remote: SocketAddr, pairs: Vec<u16>) -> Self {
+        let sockets = u16::try_from(pairs.len()).unwrap_or(u16::MAX);
+        Self {
+            does: Does::Pairs,
+            sockets,
+            remote: SocketAddr::new(remote.ip(), pairs.first().copied().unwrap_or_default()),
+            space: None,
+            pairs,
+            opened: sockets.into(),
+            packets: pairs::IN_ALL,
+            most_outstanding: MOST_OUTSTANDING,
+            lasts: takes(pairs::IN_ALL, MOST_OUTSTANDING) + LATE,
+        }
+    }
+
+    /// Whether each side has known ports.
+    pub(crate) fn is_of_pairs(&self) -> bool {
+        self.does == Does::Pairs
     }
 
     /// The remote's ports in the order of their numbers.
@@ -149,6 +174,18 @@ impl Plan {
                 .filter_map(|nth| nth_after(last, step, nth))
                 .collect(),
         }
+    }
+}
+
+/// The remote's port for each socket of this side, if both sides name ports: the one that a path moves to, or fresh ones.
+fn known(own: &Side, theirs: &Side) -> Option<Vec<u16>> {
+    let one = |side: &Side| match side.ports {
+        Some(Ports::Block { from, to }) if from == to && side.sockets == 1 => Some(from),
+        _ => None,
+    };
+    match (own.ports, theirs.ports) {
+        (None, None) => own.fresh.and(theirs.fresh).map(Vec::from),
+        _ => one(own).and(one(theirs)).map(|port| vec![port]),
     }
 }
 

@@ -10,6 +10,7 @@ use p2pnode_protocol::port_search::{Key, Kind, PROBE, Part, Ports, Probe};
 
 use super::{
     budget::Budget,
+    pairs::Pairs,
     plan::{Does, Plan, nth_after},
 };
 
@@ -20,9 +21,6 @@ const AGAIN: Duration = Duration::from_secs(10);
 
 /// A small space is searched again after this.
 const REST: Duration = Duration::from_millis(500);
-
-/// Two known ports: their packets are repeated after this.
-const REPEAT: Duration = Duration::from_millis(200);
 
 /// How much later the probes begin than the search, for an opening to be there: of the side that answers, whose word is under way.
 const LATER: Duration = Duration::from_millis(300);
@@ -52,6 +50,8 @@ pub(crate) enum Socket {
 pub(crate) enum Hop {
     /// Through this side's NATs, and not to the remote's.
     Near,
+    /// Through the first NAT of this side alone, where the remote's is so near that the others would arrive.
+    Next,
     /// All the way.
     All,
 }
@@ -97,6 +97,7 @@ pub(crate) struct Search {
     budget: Budget,
     openings: Openings,
     probes: Probes,
+    pairs: Pairs,
     seq: u32,
     seen: HashSet<u32>,
     answers: u32,
@@ -132,7 +133,7 @@ impl Search {
         let mut ports = plan.ports();
         rng.shuffle(&mut ports);
         let lead = match (plan.does, part) {
-            (Does::Opens | Does::Both, _) => Duration::ZERO,
+            (Does::Opens | Does::Both | Does::Pairs, _) => Duration::ZERO,
             (Does::Probes, Part::Answerer) => LATER + PER_SOCKET * plan.opened,
             (Does::Probes, Part::Asker) => SOONER + PER_SOCKET * plan.opened,
         };
@@ -149,6 +150,7 @@ impl Search {
                 done: 0,
                 due: now + lead,
             },
+            pairs: Pairs::new(plan.pairs.len(), part, now),
             plan,
             key,
             part,
@@ -188,6 +190,7 @@ impl Search {
         let mine = match self.plan.does {
             Does::Opens => self.openings.due,
             Does::Probes | Does::Both => self.probes.due,
+            Does::Pairs => self.pairs.poll_timeout().unwrap_or(self.ends),
         };
         let next = self.budget.after(mine).unwrap_or(self.ends);
         Some(next.min(self.ends))
@@ -205,6 +208,8 @@ impl Search {
             Does::Opens => self.open(most, now),
             Does::Probes => self.probe(most, now),
             Does::Both => self.pair(most, now),
+            Does::Pairs if most > 0 => self.known_pairs(now),
+            Does::Pairs => 0,
         };
         self.budget.spend(sent, now);
     }
@@ -214,9 +219,10 @@ impl Search {
         if self.ended.is_some() {
             return;
         }
-        let is_theirs = match self.plan.space {
-            None => from == self.plan.remote,
-            Some(_) => from.ip() == self.plan.remote.ip(),
+        let is_theirs = if self.plan.does == Does::Opens {
+            from == self.plan.remote
+        } else {
+            from.ip() == self.plan.remote.ip()
         };
         let probe = self
             .key
@@ -323,17 +329,22 @@ impl Search {
             let socket = (nth % ports + nth / ports) % usize::from(self.plan.sockets.max(1));
             let socket = u16::try_from(socket).unwrap_or_default();
             let to = SocketAddr::new(self.plan.remote.ip(), port);
-            let is_one = self.plan.is_of_one_port();
-            // The side that begins first opens its own NAT; the other side's packet then passes.
-            let hop = match is_one && nth == 0 && self.part == Part::Answerer {
-                true => Hop::Near,
-                false => Hop::All,
+            self.send(Kind::Probe, Socket::Opened(socket), to, Hop::All);
+            sent += 1;
+        }
+        sent
+    }
+
+    /// From each socket to its known port.
+    fn known_pairs(&mut self, now: Instant) -> u32 {
+        let mut sent = 0;
+        for (socket, hop) in self.pairs.handle_timeout(now) {
+            let Some(port) = self.plan.pairs.get(usize::from(socket)) else {
+                continue;
             };
+            let to = SocketAddr::new(self.plan.remote.ip(), *port);
             self.send(Kind::Probe, Socket::Opened(socket), to, hop);
             sent += 1;
-            if is_one {
-                self.probes.due = now + REPEAT;
-            }
         }
         sent
     }

@@ -10,21 +10,14 @@ use p2pnode_protocol::port_search::{Key, Nonce, Offer, Part, Ports, Side};
 
 use super::{
     plan::{Begin, Plan},
+    rests::{RESTS, Rest},
     search::{Counts, Ended},
-    side::{Sample, confidence, next_side, side},
+    side::{Sample, confidence, fresh, next_side, side},
 };
 use crate::core::search_report::{NoSearch, PortClass, SearchClass, SearchOutcome, SearchReport};
 
-/// How long a peer rests after a search: after the first, the second, and each that follows.
-const RESTS: [Duration; 3] = [
-    Duration::from_secs(60),
-    Duration::from_secs(600),
-    Duration::from_secs(3_600),
-];
-
 /// The most searches of a node in an hour, for all peers together: 36,000 packets.
 const PER_HOUR: usize = 12;
-const MOVES_PER_HOUR: usize = 600;
 pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A relay has seen the range within this, and the peer has answered within that.
@@ -39,8 +32,8 @@ const PEERS: usize = 512;
 pub(crate) enum Step {
     /// Have this relay look at the range; [`Searches::handle_sample`] follows.
     Sample(PeerId),
-    /// Have this relay look at the port that a path moves to; [`Searches::handle_sample`] follows, too.
-    SampleNext(PeerId),
+    /// Have this relay look at so many ports that have not been used; [`Searches::handle_sample`] follows, too.
+    SampleNext(PeerId, usize),
     /// Ask the relay to pass an offer on.
     Ask(Ask),
     /// Begin a search; [`Searches::handle_ended`] follows.
@@ -68,7 +61,8 @@ pub(crate) struct Searches {
     pub(super) active: Option<Active>,
     rests: BTreeMap<PeerId, Rest>,
     begun: VecDeque<Instant>,
-    moved: VecDeque<Instant>,
+    /// Those between known ports, of a few packets.
+    pub(super) small: VecDeque<Instant>,
     /// The last look at the range, by this relay.
     pub(super) sample: Option<(PeerId, Sample)>,
     pub(super) look: Look,
@@ -88,33 +82,27 @@ pub(super) struct Look {
 #[derive(Debug)]
 pub(super) struct Active {
     peer: PeerId,
-    relay: PeerId,
+    pub(super) relay: PeerId,
     /// Whether this node has made the first offer.
     asks: bool,
     /// Whether the peer is direct, and its path is to move before a mapping dies of age.
-    moves: bool,
+    pub(super) moves: bool,
+    /// This side, if its offer waits for fresh ports.
+    pub(super) easy: Option<Side>,
     began: Instant,
-    until: Instant,
-    phase: Phase,
+    pub(super) until: Instant,
+    pub(super) phase: Phase,
     sides: Option<(Side, Side)>,
 }
 
 #[derive(Debug)]
-enum Phase {
+pub(super) enum Phase {
     /// A relay looks at the range. The peer's offer, if it has made one.
     Sampling(Option<Offer>),
     /// The peer has this offer.
     Offered(Offer),
     /// A search runs.
     Running,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Rest {
-    until: Instant,
-    rung: usize,
-    /// The relay to ask when the rest is over, if this node wants the peer.
-    relay: Option<PeerId>,
 }
 
 impl Searches {
@@ -126,7 +114,7 @@ impl Searches {
             active: None,
             rests: BTreeMap::new(),
             begun: VecDeque::new(),
-            moved: VecDeque::new(),
+            small: VecDeque::new(),
             sample: None,
             look: Look {
                 by: None,
@@ -212,20 +200,6 @@ impl Searches {
         self.sample(relay, now);
     }
 
-    /// The path to a direct peer is to move to the next port before its mapping dies of age.
-    pub(crate) fn handle_aged(&mut self, peer: PeerId, relay: PeerId, now: Instant) {
-        let is_idle = self.active.is_none() && self.look.by.is_none();
-        if self.enabled && is_idle && self.may_move(now) {
-            self.activate(peer, relay, Phase::Sampling(None), true, now);
-            self.sample_next(relay);
-        }
-    }
-
-    /// Whether the path to a direct peer is being moved.
-    pub(crate) fn is_moving(&self) -> bool {
-        self.active.as_ref().is_some_and(|active| active.moves)
-    }
-
     /// A peer offers a search over this relay, or answers an offer. `moves`: the peer is direct.
     pub(crate) fn handle_offer(
         &mut self,
@@ -254,7 +228,7 @@ impl Searches {
         let rests =
             |rest: &Rest| now + (RESTS[rest.rung.saturating_sub(1).min(2)] / 4) < rest.until;
         let may = match moves {
-            true => self.may_move(now),
+            true => self.has_packets(now),
             false => !self.rests.get(&peer).is_some_and(rests) && self.has_budget(now),
         };
         if !may {
@@ -262,7 +236,7 @@ impl Searches {
         }
         self.activate(peer, relay, Phase::Sampling(Some(offer)), moves, now);
         match moves {
-            true => self.sample_next(relay),
+            true => self.sample_next(relay, 1),
             false => self.sample(relay, now),
         }
     }
@@ -287,6 +261,10 @@ impl Searches {
                 Some(side) => self.offer(side, now),
                 None => self.end(SearchOutcome::NoSample, None, Counts::default(), now),
             };
+        }
+        if let Some(easy) = relay.easy {
+            let fresh = sample.as_ref().and_then(|sample| fresh(sample, easy));
+            return self.offer(Side { fresh, ..easy }, now);
         }
         let relay = relay.relay;
         self.look = Look::default();
@@ -333,25 +311,20 @@ impl Searches {
         self.begun.len() < PER_HOUR
     }
 
-    fn sample_next(&mut self, relay: PeerId) {
-        self.look.by = None;
-        self.steps.push_back(Step::SampleNext(relay));
-    }
-
-    /// Paths move at most so often in an hour, for all peers together.
-    fn may_move(&mut self, now: Instant) -> bool {
-        while self.moved.front().is_some_and(|at| *at + HOUR <= now) {
-            self.moved.pop_front();
-        }
-        self.moved.len() < MOVES_PER_HOUR
-    }
-
-    fn activate(&mut self, peer: PeerId, relay: PeerId, phase: Phase, moves: bool, now: Instant) {
+    pub(super) fn activate(
+        &mut self,
+        peer: PeerId,
+        relay: PeerId,
+        phase: Phase,
+        moves: bool,
+        now: Instant,
+    ) {
         self.active = Some(Active {
             peer,
             relay,
             asks: matches!(phase, Phase::Sampling(None)),
             moves,
+            easy: None,
             began: now,
             until: now + SAMPLED,
             phase,
@@ -377,6 +350,9 @@ impl Searches {
 
     /// Offers, or answers and begins.
     fn offer(&mut self, side: Side, now: Instant) {
+        if self.freshens(side, now) {
+            return;
+        }
         let nonce = Nonce(std::array::from_fn(|_| self.rng.u8(..)));
         let Some(active) = &mut self.active else {
             return;
@@ -425,7 +401,7 @@ impl Searches {
         active.sides = Some((own, theirs));
         let moves = active.moves;
         let plan = match Plan::new(&own, &theirs) {
-            Ok(plan) if !moves || plan.is_of_one_port() => plan,
+            Ok(plan) if !moves || plan.is_of_pairs() => plan,
             Ok(_) => {
                 let why = Some(NoSearch::RandomBoth);
                 return self.end(SearchOutcome::NotTried, why, Counts::default(), now);
@@ -437,13 +413,13 @@ impl Searches {
         active.phase = Phase::Running;
         // Its task ends it before.
         active.until = now + plan.lasts * 2;
-        match moves {
-            true => self.moved.push_back(now),
+        match plan.is_of_pairs() {
+            true => self.small.push_back(now),
             false => self.begun.push_back(now),
         }
         let begin = Begin {
             peer: active.peer,
-            own: own.mapped,
+            own,
             plan,
             key,
             part,
@@ -465,15 +441,10 @@ impl Searches {
         };
         let peer = active.peer;
         let rung = self.rests.get(&peer).map_or(0, |rest| rest.rung);
-        let (rest, next, again) = match outcome {
-            SearchOutcome::Found | SearchOutcome::Needless => (RESTS[0], 0, false),
-            SearchOutcome::NotTried => (HOUR, 0, false),
-            SearchOutcome::NotFound | SearchOutcome::Unanswered | SearchOutcome::NoSample => {
-                (RESTS[rung.min(2)], rung + 1, active.asks)
-            }
-        };
+        let (rest, next) = active.rest(outcome, reason, rung);
+        let again = next > 0 && active.asks;
         let confidence = self.sample.as_ref().map(|(_, sample)| confidence(sample));
-        if outcome == SearchOutcome::NotFound && !active.moves {
+        if outcome == SearchOutcome::NotFound && active.easy.is_none() && !active.moves {
             self.sample = None;
         }
         self.rests.retain(|_, rest| rest.until + HOUR > now);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use p2pnode_protocol::port_search::{LOWEST_PORT, MAX_SOCKETS, Ports, Side};
+use p2pnode_protocol::port_search::{FRESH, LOWEST_PORT, MAX_SOCKETS, Ports, Side};
 
 use crate::core::netcheck::{Allocation, AllocationKind};
 
@@ -28,6 +28,7 @@ pub(crate) fn side(sample: &Sample) -> Option<Side> {
         mapped,
         ports,
         sockets: if is_hard { sockets } else { 0 },
+        fresh: None,
     })
 }
 
@@ -43,7 +44,16 @@ pub(crate) fn next_side(sample: &Sample) -> Option<Side> {
             to: *next,
         }),
         sockets: 1,
+        fresh: None,
     })
+}
+
+/// Where a relay sees the fresh sockets of this side, if at the same address as the punch socket.
+pub(super) fn fresh(sample: &Sample, side: Side) -> Option<[u16; FRESH]> {
+    let punch = sample.punch.first()?;
+    let ports = sample.ports.iter().map(|(_, mapped)| *mapped);
+    let ports: Vec<u16> = ports.filter(|_| punch.ip() == side.mapped.ip()).collect();
+    ports.try_into().ok()
 }
 
 fn ports(sample: &[(u16, u16)]) -> Ports {

@@ -1,6 +1,7 @@
 //! Two searches through model NATs under virtual time. Every step is held against the budget.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod fresh;
 mod moves;
 mod nat;
 mod searches;
@@ -101,6 +102,8 @@ struct World {
     seen: Vec<Packet>,
     /// The first port that each side opens.
     opens_at: [u16; 2],
+    /// The openings that arrive, since no other router is on their way.
+    arriving: &'static [Hop],
 }
 
 impl World {
@@ -143,6 +146,7 @@ impl World {
             rng: fastrand::Rng::with_seed(1),
             begun,
             opens_at: [PUNCH + 1; 2],
+            arriving: &[],
             flying: BTreeMap::new(),
             number: 0,
             sent: Default::default(),
@@ -208,7 +212,8 @@ impl World {
             }
             let port = self.port_of(who, from);
             let outside = self.nats[who].out(port, to, now);
-            if hop == Hop::All && self.rng.u32(..1000) >= self.way.lost {
+            let is_far = hop == Hop::All || self.arriving.contains(&hop);
+            if is_far && self.rng.u32(..1000) >= self.way.lost {
                 let packet = (1 - who, outside, to, probe.to_vec());
                 self.seen.push(packet.clone());
                 self.fly(now, packet);
@@ -223,12 +228,13 @@ impl World {
 
     fn arrive(&mut self, (to, from, at, bytes): Packet, now: Duration) {
         assert_eq!(at.ip(), self.nats[to].ip, "nothing goes to a third party");
-        if let Some(port) = self.nats[to].lets_in(at.port(), from, now) {
-            let socket = self.socket_of(to, port);
-            let search = self.searches[to].as_mut().unwrap();
-            search.handle_datagram(socket, from, &bytes);
-            self.act(to, now);
-        }
+        let Some(port) = self.nats[to].lets_in(at.port(), from, now) else {
+            return self.nats[to].refuses(at.port(), from);
+        };
+        let socket = self.socket_of(to, port);
+        let search = self.searches[to].as_mut().unwrap();
+        search.handle_datagram(socket, from, &bytes);
+        self.act(to, now);
     }
 
     fn run(mut self) -> Run {

@@ -63,6 +63,34 @@ fn a_lost_peer_is_dialed_at_once_over_the_relay_that_led_to_it_last_and_then_ove
 }
 
 #[test]
+fn a_reset_brings_a_dial_at_once_and_the_next_one_a_backoff() {
+    let Known {
+        mut reconnector,
+        peer,
+        relays: [_, b],
+        now,
+    } = known();
+    let at: Multiaddr = "/ip4/192.0.2.7/udp/40000/quic-v1".parse().unwrap();
+    // Its path became doubtful, and a circuit is under way.
+    reconnector.handle_lost(&peer, now, 0.0);
+    assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, b));
+    let now = now + WAIT_MIN;
+    reconnector.handle_reset(&peer, Some(at.clone()), now, 1.0);
+    let addrs = vec![at.clone()];
+    let direct = Some(Action::DialDirect { peer, addrs });
+    assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), direct);
+    assert_eq!(reconnector.poll_action(), circuit(peer, b));
+    reconnector.handle_connected(&peer, None, now);
+    reconnector.handle_reset(&peer, Some(at.clone()), now, 1.0);
+    assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
+    assert!(reconnector.poll_timeout().unwrap() >= now + WAIT_MIN);
+    let now = now + STABLE + SLOW;
+    reconnector.handle_connected(&peer, None, now);
+    reconnector.handle_reset(&peer, Some(at), now + STABLE, 1.0);
+    assert_eq!(reconnector.poll_timeout(), Some(now + STABLE));
+}
+
+#[test]
 fn a_circuit_that_takes_too_long_does_not_keep_the_next_relay_waiting() {
     let Known {
         mut reconnector,
@@ -258,7 +286,7 @@ fn a_peer_that_has_closed_its_path_is_left_alone_and_then_dialed() {
             relays: [_, b],
             now,
         } = known();
-        reconnector.handle_left(&peer, now, jitter);
+        reconnector.handle_left(&peer, false, now, jitter);
         assert_eq!(poll(&mut reconnector, now, |_| true, jitter), None);
         let at = reconnector.poll_timeout().unwrap();
         assert!(at >= now + LEFT_ALONE && at <= now + LEFT_ALONE * 2);
@@ -317,4 +345,23 @@ proptest! {
         search.next_round(now, jitter);
         prop_assert!(search.at >= now + WAIT_MIN && search.at <= now + BACKOFF_MAX.1);
     }
+}
+
+#[test]
+fn a_peer_that_closes_two_connections_before_it_answers_refuses_until_one_is_good() {
+    let Known {
+        mut reconnector,
+        peer,
+        relays: [a, _],
+        now,
+    } = known();
+    let refuses = |reconnector: &Reconnector| reconnector.lost().map(|lost| lost.refuses).next();
+    reconnector.handle_left(&peer, true, now, 0.0);
+    assert_eq!(refuses(&reconnector), Some(false));
+    reconnector.handle_connected(&peer, Some(a), now);
+    reconnector.handle_left(&peer, true, now, 0.0);
+    assert_eq!(refuses(&reconnector), Some(true));
+    reconnector.handle_connected(&peer, Some(a), now);
+    reconnector.handle_lost(&peer, now + STABLE, 0.0);
+    assert_eq!(refuses(&reconnector), Some(false));
 }

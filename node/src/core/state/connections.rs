@@ -202,7 +202,7 @@ impl NodeState {
             (Farewell::Lost, Ended::Ours) => LossCause::Silent,
             (Farewell::Wanted, Ended::Ours) => LossCause::Ended,
             (_, Ended::Theirs) => LossCause::Closed,
-            (_, Ended::Broken) => LossCause::Broken,
+            (_, Ended::Broken | Ended::Reset) => LossCause::Broken,
         };
         if let Some(relay) = self.relays.relay_over(id) {
             self.on_leg_ended(id, relay, cause, &closed.reason, now);
@@ -250,7 +250,7 @@ impl NodeState {
             if was_leg {
                 self.on_legs();
             }
-            self.on_closed(closed, connection.path.kind, farewell, is_refusal, now);
+            self.on_closed(closed, &connection.path, farewell, is_refusal, now);
             self.classify(connection.peer);
             if let Some(relay) = connection.path.relay {
                 self.classify(relay);
@@ -263,7 +263,7 @@ impl NodeState {
     fn on_closed(
         &mut self,
         closed: Closed,
-        kind: PathKind,
+        path: &Path,
         farewell: Farewell,
         is_refusal: bool,
         now: Instant,
@@ -274,6 +274,7 @@ impl NodeState {
             ended,
             reason,
         } = closed;
+        let kind = path.kind;
         self.end_access(&peer);
         self.report_path(peer, PathCause::of_end(ended, farewell));
         let best = self.best_path(&peer);
@@ -282,11 +283,15 @@ impl NodeState {
             self.keeper.handle_lost(&peer, now);
             let jitter = self.rng.f64();
             match (farewell, ended) {
+                (_, Ended::Reset) if kind == PathKind::Direct => {
+                    let at = path.remote_addr();
+                    self.reconnector.handle_reset(&peer, at, now, jitter);
+                }
                 // Its search has begun when its path became doubtful.
                 (Farewell::Lost, _) if self.reconnector.is_searched(&peer) => {}
                 (Farewell::Lost, _) => self.reconnector.handle_lost(&peer, now, jitter),
-                (Farewell::Wanted, Ended::Theirs | Ended::Broken) => {
-                    self.reconnector.handle_left(&peer, now, jitter);
+                (Farewell::Wanted, Ended::Theirs | Ended::Broken | Ended::Reset) => {
+                    self.reconnector.handle_left(&peer, is_refusal, now, jitter);
                 }
                 (Farewell::Wanted, Ended::Ours) => {
                     self.reconnector.forget(&peer);
@@ -295,9 +300,9 @@ impl NodeState {
         }
         self.forget_pings(id, kind, farewell);
         let said = match ended {
-            Ended::Theirs | Ended::Broken if is_refusal => dialer::Farewell::Refused,
+            Ended::Theirs | Ended::Broken | Ended::Reset if is_refusal => dialer::Farewell::Refused,
             Ended::Theirs => dialer::Farewell::Closed,
-            Ended::Ours | Ended::Broken => dialer::Farewell::Lost,
+            Ended::Ours | Ended::Broken | Ended::Reset => dialer::Farewell::Lost,
         };
         for dialer in self.dials_of(peer) {
             dialer.handle_disconnected(kind, said, reason.clone(), best.clone(), now);

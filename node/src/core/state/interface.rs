@@ -209,8 +209,8 @@ pub(crate) enum Action {
     /// Have a relay look at the punch socket, and at the range if that has two mappings;
     /// [`handle_port_sample`](super::NodeState::handle_port_sample) follows.
     SamplePorts(PeerId),
-    /// Have a relay look at the port that a path moves to, which is kept for the search that follows. The same follows.
-    SampleNextPort(PeerId),
+    /// Have a relay look at so many ports that have not been used. They are kept for the search that follows. The same follows.
+    SampleNextPorts(PeerId, usize),
     /// Have this relay look at the punch socket again and again, or none;
     /// [`handle_punch_socket_seen`](super::NodeState::handle_punch_socket_seen) follows each time.
     WatchPort(Option<PeerId>),

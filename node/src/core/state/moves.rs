@@ -35,6 +35,11 @@ impl NodeState {
         self.advance(now);
     }
 
+    /// How long the NAT keeps a mapping of the punch socket that is used, and the mapping's address.
+    pub(crate) fn measured_lifetime(&self) -> Option<(IpAddr, Duration)> {
+        self.aging.measured()
+    }
+
     /// This node and the peer are known to this relay.
     pub(super) fn note_met(&mut self, peer: PeerId, relay: PeerId) {
         self.met.insert(peer, relay);

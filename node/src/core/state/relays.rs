@@ -1,6 +1,9 @@
 //! What configured relays report about themselves and about this node, and the reservations on them.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use libp2p::{Multiaddr, PeerId, core::transport::ListenerId, swarm::ConnectionId};
 use p2pnode_transports::{Family, Transport, to_socket_addr};
@@ -225,6 +228,18 @@ impl NodeState {
         });
         let is_punch = !may_differ || self.leaves_from_punch_port(connection);
         self.relays.handle_port(connection, is_punch, now)
+    }
+
+    /// The relays that are connected, and where.
+    pub(crate) fn connected_relays(&self) -> Vec<(PeerId, IpAddr)> {
+        let of = |relay: PeerId| {
+            let remotes = self.relays.up(&relay).filter_map(|leg| {
+                let connection = self.peers.connection(leg.connection)?;
+                Some((relay, connection.path.hops.first()?.remote?.ip()))
+            });
+            remotes.collect::<Vec<_>>()
+        };
+        self.relays.relays().flat_map(of).collect()
     }
 
     /// Whether a connection has the punch port of its transport and family. TCP takes another port where the kernel or a NAT keeps an

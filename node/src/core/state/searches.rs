@@ -27,6 +27,9 @@ const LISTED: Duration = Duration::from_secs(5);
 /// An ordinary punch has this time before a side that knows that its NAT is symmetric offers a search. Most are over by then.
 const HEAD_START: Duration = Duration::from_secs(1);
 
+/// The same of another side: nearly all pairs without a symmetric NAT are direct by then.
+const LONG_START: Duration = Duration::from_millis(1_500);
+
 /// The most peers whose lists are remembered.
 const PEERS: usize = 512;
 
@@ -42,13 +45,15 @@ impl NodeState {
         }
     }
 
-    /// A side that has dialed and knows that its NAT is symmetric does not wait for the punch to fail: it has a head start. The
-    /// other side may be one that no relay can reach.
+    /// A side that has dialed does not wait for the punch to fail: it has a head start. The other side may be one that no relay
+    /// can reach.
     pub(super) fn search_soon(&mut self, peer: PeerId, now: Instant) {
         let path = self.best_path(&peer);
         let has_dialed = path.is_some_and(|path| path.how == How::Dialed);
-        if has_dialed && self.searches.is_hard() && self.soon.len() < PEERS {
-            self.soon.insert(peer, now + HEAD_START);
+        if has_dialed && self.soon.len() < PEERS {
+            let is_hard = self.searches.is_hard();
+            let head_start = if is_hard { HEAD_START } else { LONG_START };
+            self.soon.insert(peer, now + head_start);
         }
     }
 
@@ -189,7 +194,10 @@ impl NodeState {
         while let Some(step) = self.searches.poll_step() {
             match step {
                 Step::Sample(relay) => self.actions.push_back(Action::SamplePorts(relay)),
-                Step::SampleNext(relay) => self.actions.push_back(Action::SampleNextPort(relay)),
+                Step::SampleNext(relay, count) => {
+                    self.actions
+                        .push_back(Action::SampleNextPorts(relay, count));
+                }
                 Step::Begin(begin) => self.actions.push_back(Action::SearchPorts(begin)),
                 Step::Stop => self.actions.push_back(Action::StopPorts),
                 Step::Report(report) => self.report_search(report, now),

@@ -20,7 +20,7 @@ use libp2p::{Multiaddr, PeerId, TransportError, swarm::DialError};
 use p2pnode_transports::Handle;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 
 use crate::{
@@ -51,126 +51,50 @@ const TIME_TO_DIRECT: [f64; 14] = [
     0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 240.0, 1200.0,
 ];
 
-/// The node's metrics. Clones are the same.
-#[derive(Debug, Clone)]
-pub(crate) struct Metrics {
-    peers: Family<PathLabels, Gauge>,
-    punch: Family<PunchLabels, Counter>,
-    time_to_direct: Histogram,
-    dials: Family<DialLabels, Counter>,
-    out_of_range: Counter<u64, AtomicU64>,
-    refused: Family<RefusedLabels, Counter>,
-    path_changes: Family<ChangeLabels, Counter>,
-    reservations: Family<RelayLabels, Gauge>,
-    closed_for_memory: Counter,
-    listener_errors: Counter,
-    nat: Family<NatLabels, Gauge>,
-    mappings: Mappings,
-    searches: Family<SearchLabels, Counter>,
-    probes: Family<ProbeLabels, Counter>,
-    pool: Pool,
-    sessions: SessionMetrics,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            peers: Family::default(),
-            punch: Family::default(),
-            time_to_direct: Histogram::new(TIME_TO_DIRECT),
-            dials: Family::default(),
-            out_of_range: Counter::default(),
-            refused: Family::default(),
-            path_changes: Family::default(),
-            reservations: Family::default(),
-            closed_for_memory: Counter::default(),
-            listener_errors: Counter::default(),
-            nat: Family::default(),
-            mappings: Mappings::default(),
-            searches: Family::default(),
-            probes: Family::default(),
-            pool: Pool::default(),
-            sessions: SessionMetrics::default(),
-        }
+p2pnode_daemon::metrics! {
+    /// The node's metrics. Clones are the same.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Metrics {
+        peers: Family<PathLabels, Gauge> => "p2pnode_peers",
+            "Connected peers by the best path: its kind, and transport and IP family of its first hop; relays not counted";
+        punch: Family<PunchLabels, Counter> => "p2pnode_punch",
+            "Attempts at a hole punch that have ended, on the side that counts; attempt is the place in a series of three";
+        time_to_direct: Histogram = Histogram::new(TIME_TO_DIRECT) => "p2pnode_time_to_direct" in Seconds,
+            "Time until the first direct connection to a peer. It counts from the request to dial the peer or from its introduction, else from the first connection of any kind. Measured on either side, once per peer until no connection to it is left";
+        dials: Family<DialLabels, Counter> => "p2pnode_dials",
+            "Addresses dialed, by what became of them, punches and relays included. An address that is dropped because another one of the same dial has connected is not counted";
+        out_of_range: Counter<u64, AtomicU64> => "p2pnode_dials_out_of_range",
+            "Dials that left from a port outside the range: always 0";
+        refused: Family<RefusedLabels, Counter> => "p2pnode_refused",
+            "Connections, handshakes and punches that were refused or ended early because of a limit, by the limit";
+        path_changes: Family<ChangeLabels, Counter> => "p2pnode_path_changes",
+            "Changes of the best path of a peer, from one connection to another or to none, by their kinds and the cause; relays not counted";
+        reservations: Family<RelayLabels, Gauge> => "p2pnode_reservations",
+            "Whether a reservation is held, by the relay's place in the configuration, from 0";
+        closed_for_memory: Counter => "p2pnode_closed_for_memory",
+            "Connections closed because too little was left of limits.memory, strangers first, of these the ones that held the most";
+        listener_errors: Counter => "p2pnode_listener_errors",
+            "Errors of listeners that go on, as when no file can be opened for a connection";
+        nat: Family<NatLabels, Gauge> => "p2pnode_nat",
+            "The NAT of a transport and IP family as the last netcheck of this node found it: 1";
+        mappings: Mappings => registered;
+        searches: Family<SearchLabels, Counter> => "p2pnode_port_searches",
+            "Searches for a pair of ports that have ended, by how they ended";
+        probes: Family<ProbeLabels, Counter> => "p2pnode_port_search_probes",
+            "Probes of searches for ports: sent, received, and ignored because they were forged, reflected or replayed";
+        pool: Pool => registered;
+        sessions: SessionMetrics => registered;
     }
 }
 
 impl Metrics {
     /// Registers the metrics.
     pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "p2pnode_peers",
-            "Connected peers by the best path: its kind, and transport and IP family of its first hop; relays not counted",
-            self.peers.clone(),
-        );
-        registry.register(
-            "p2pnode_punch",
-            "Attempts at a hole punch that have ended, on the side that counts; attempt is the place in a series of three",
-            self.punch.clone(),
-        );
-        registry.register_with_unit(
-            "p2pnode_time_to_direct",
-            "Time until the first direct connection to a peer. It counts from the request to dial the peer or from its introduction, else from the first connection of any kind. Measured on either side, once per peer until no connection to it is left",
-            Unit::Seconds,
-            self.time_to_direct.clone(),
-        );
-        registry.register(
-            "p2pnode_dials",
-            "Addresses dialed, by what became of them, punches and relays included. An address that is dropped because another one of the same dial has connected is not counted",
-            self.dials.clone(),
-        );
-        registry.register(
-            "p2pnode_dials_out_of_range",
-            "Dials that left from a port outside the range: always 0",
-            self.out_of_range.clone(),
-        );
-        registry.register(
-            "p2pnode_refused",
-            "Connections, handshakes and punches that were refused or ended early because of a limit, by the limit",
-            self.refused.clone(),
-        );
+        self.register_all(registry);
         for refused in Refused::ALL {
             let labels = RefusedLabels::from(refused);
             drop(self.refused.get_or_create(&labels));
         }
-        registry.register(
-            "p2pnode_path_changes",
-            "Changes of the best path of a peer, from one connection to another or to none, by their kinds and the cause; relays not counted",
-            self.path_changes.clone(),
-        );
-        registry.register(
-            "p2pnode_reservations",
-            "Whether a reservation is held, by the relay's place in the configuration, from 0",
-            self.reservations.clone(),
-        );
-        registry.register(
-            "p2pnode_closed_for_memory",
-            "Connections closed because too little was left of limits.memory, strangers first, of these the ones that held the most",
-            self.closed_for_memory.clone(),
-        );
-        registry.register(
-            "p2pnode_listener_errors",
-            "Errors of listeners that go on, as when no file can be opened for a connection",
-            self.listener_errors.clone(),
-        );
-        registry.register(
-            "p2pnode_nat",
-            "The NAT of a transport and IP family as the last netcheck of this node found it: 1",
-            self.nat.clone(),
-        );
-        self.mappings.register(registry);
-        registry.register(
-            "p2pnode_port_searches",
-            "Searches for a pair of ports that have ended, by how they ended",
-            self.searches.clone(),
-        );
-        registry.register(
-            "p2pnode_port_search_probes",
-            "Probes of searches for ports: sent, received, and ignored because they were forged, reflected or replayed",
-            self.probes.clone(),
-        );
-        self.pool.register(registry);
-        self.sessions.register(registry);
     }
 
     /// Those of sessions.

@@ -9,7 +9,7 @@ use std::{
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Registry, Unit},
+    registry::Registry,
 };
 
 use super::labels::Label;
@@ -26,16 +26,27 @@ const PAUSES: [f64; 12] = [
 /// A counter of bytes.
 pub(crate) type Bytes = Counter<u64, AtomicU64>;
 
-/// The metrics of sessions. Clones are the same.
-#[derive(Debug, Clone)]
-pub(crate) struct SessionMetrics {
-    open: Family<SessionLabels, Gauge>,
-    opens: Family<OpenLabels, Counter>,
-    bytes: Family<ByteLabels, Bytes>,
-    moves: Family<MoveLabels, Counter>,
-    pause: Histogram,
-    violations: Family<ViolationLabels, Counter>,
-    names: Arc<Mutex<BTreeSet<String>>>,
+p2pnode_daemon::metrics! {
+    /// The metrics of sessions. Clones are the same.
+    #[derive(Debug, Clone)]
+    pub(crate) struct SessionMetrics {
+        open: Family<SessionLabels, Gauge> => "p2pnode_sessions",
+            "Sessions of services that are open, by the path that carries them, or carried them last";
+        opens: Family<OpenLabels, Counter> => "p2pnode_session_opens", "Sessions by how their opening ended";
+        bytes: Family<ByteLabels, Bytes> => "p2pnode_session_bytes",
+            "Bytes of sessions: in from peers to local sockets, out from local sockets";
+        moves: Family<MoveLabels, Counter> => "p2pnode_session_moves",
+            "Sessions that went on on another path: moved without a pause, resumed after one, lost for want of a path in time";
+        pause: Histogram = Histogram::new(PAUSES) => "p2pnode_session_pause" in Seconds,
+            "How long sessions that were resumed had no path";
+        violations: Family<ViolationLabels, Counter> => "p2pnode_session_violations",
+            "What peers did on streams of services that they may not. offset: data where none can be. confirmation: of what was never \
+             sent. order: a frame out of place. frame: an invalid one. resume: of a session that this node does not know as the peer's, \
+             as after a restart. silent: no first frame";
+        datagrams_dropped: Counter => "p2pnode_session_datagrams_dropped",
+            "Datagrams of UDP services that were dropped because the path took fewer than were sent";
+        names: Arc<Mutex<BTreeSet<String>>> => unregistered;
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -71,55 +82,14 @@ struct ViolationLabels {
     kind: &'static str,
 }
 
-impl Default for SessionMetrics {
-    fn default() -> Self {
-        Self {
-            open: Family::default(),
-            opens: Family::default(),
-            bytes: Family::default(),
-            moves: Family::default(),
-            pause: Histogram::new(PAUSES),
-            violations: Family::default(),
-            names: Arc::default(),
-        }
-    }
-}
-
 impl SessionMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "p2pnode_sessions",
-            "Sessions of services that are open, by the path that carries them, or carried them last",
-            self.open.clone(),
-        );
-        registry.register(
-            "p2pnode_session_opens",
-            "Sessions by how their opening ended",
-            self.opens.clone(),
-        );
-        registry.register(
-            "p2pnode_session_bytes",
-            "Bytes of sessions: in from peers to local sockets, out from local sockets",
-            self.bytes.clone(),
-        );
-        registry.register(
-            "p2pnode_session_moves",
-            "Sessions that went on on another path: moved without a pause, resumed after one, lost for want of a path in time",
-            self.moves.clone(),
-        );
-        registry.register_with_unit(
-            "p2pnode_session_pause",
-            "How long sessions that were resumed had no path",
-            Unit::Seconds,
-            self.pause.clone(),
-        );
-        registry.register(
-            "p2pnode_session_violations",
-            "What peers did on streams of services that they may not. offset: data where none can be. confirmation: of what was never \
-             sent. order: a frame out of place. frame: an invalid one. resume: of a session that this node does not know as the peer's, \
-             as after a restart. silent: no first frame",
-            self.violations.clone(),
-        );
+        self.register_all(registry);
+    }
+
+    /// The path took fewer datagrams than were sent.
+    pub(crate) fn datagram_dropped(&self) {
+        self.datagrams_dropped.inc();
     }
 
     /// A peer broke the protocol.

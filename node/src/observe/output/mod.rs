@@ -74,6 +74,11 @@ impl Printer {
         self.live
     }
 
+    /// Whether it writes for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     /// A peer has this name.
     pub(crate) fn name(&mut self, peer: PeerId, name: String) {
         self.names.insert(peer, name);

@@ -86,7 +86,7 @@ fn verdict(report: &Report) -> String {
     }
     let needs_none = !verdict.is_hard();
     let part = |(how, peers): (&str, &Vec<PeerClass>)| {
-        let names: Vec<_> = peers.iter().map(|peer| peer.name()).collect();
+        let names: Vec<_> = peers.iter().map(|peer| peer.as_str()).collect();
         match (names.as_slice(), needs_none && how.starts_with("by search")) {
             ([], true) => Some(format!("{how}: none needed")),
             ([], false) => None,

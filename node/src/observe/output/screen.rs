@@ -8,7 +8,7 @@ use p2pnode_daemon::{
 use super::{
     columns::size,
     short,
-    table::{how, lost, mapping_line, ports, rtt, since, state},
+    table::{how, mapping_line, ports, rtt, since, state},
 };
 use crate::{
     core::{json, peers::PathKind},
@@ -150,7 +150,7 @@ fn missing(of: &LostStatus, status: &Status) -> [Cell; 7] {
         empty,
         blank,
         since(of.since).into(),
-        lost(of).into(),
+        of.fate().into(),
     ]
 }
 

@@ -11,13 +11,10 @@ use super::{
 };
 use crate::{
     core::{
-        event::Pause,
         json,
         peers::{How, PathKind},
     },
-    observe::status::{
-        LostStatus, MappingStatus, PathStatus, PeerStatus, RelayStatus, Status, Why,
-    },
+    observe::status::{MappingStatus, PathStatus, PeerStatus, RelayStatus, Status, Why},
 };
 
 /// The whole node; in colour for a terminal.
@@ -43,7 +40,7 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
         let _ = writeln!(text, "relay   {}", relay_line(relay));
     }
     for lost in &status.lost {
-        let _ = writeln!(text, "lost    {}", lost_line(lost));
+        let _ = writeln!(text, "lost    {lost}");
     }
     text.push('\n');
     let mut rows = vec![["PEER", "PATH", "HOP", "RTT", "SINCE", "HOW"].map(str::to_owned)];
@@ -77,29 +74,6 @@ pub(super) fn mapping_line(mapping: &MappingStatus) -> String {
         ),
     };
     format!("{protocol} {} to {at} ({method})", mapping.port)
-}
-
-/// A peer that is wanted and has no path.
-fn lost_line(of: &LostStatus) -> String {
-    format!(
-        "{}, lost {} s ago: {}",
-        of.peer,
-        of.since.as_secs(),
-        lost(of)
-    )
-}
-
-/// What becomes of a peer without a path.
-pub(super) fn lost(lost: &LostStatus) -> String {
-    let next = |next: Duration| format!("dialed again in {} s", next.as_secs());
-    let next = lost
-        .next_dial
-        .map_or_else(|| "being dialed".to_owned(), next);
-    match lost.paused {
-        Some(Pause::NoRelay) => "paused, no relay is reachable".to_owned(),
-        Some(Pause::NoAnswer) => format!("paused, no answer; {next}"),
-        None => next,
-    }
 }
 
 /// Why a peer's path is what it is.

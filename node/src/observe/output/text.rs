@@ -9,7 +9,7 @@ use crate::{
         event::{Event, NotDirect, Outcome, Pause, Reached},
         finding::Finding,
         json::to_millis,
-        mappings::MappingState,
+        mappings::{MappingState, Method},
         peers::PathKind,
         port_search::{SearchClass, SearchReport},
     },
@@ -66,11 +66,13 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
             &format!(
                 "{} {port} {} {address} ({})",
                 protocol.name(),
-                match state {
-                    MappingState::Claimed => "mapped, says the router, to",
-                    MappingState::Verified => "verified from outside at",
-                    MappingState::Withdrawn => "no longer reached at",
-                    MappingState::Lost => "no longer mapped to",
+                match (state, *method == Method::Hold) {
+                    (MappingState::Claimed, true) => "held, seen by a relay at",
+                    (MappingState::Claimed, false) => "mapped, says the router, to",
+                    (MappingState::Verified, _) => "verified from outside at",
+                    (MappingState::Withdrawn, _) => "no longer reached at",
+                    (MappingState::Lost, true) => "no longer held at",
+                    (MappingState::Lost, false) => "no longer mapped to",
                 },
                 method.as_str()
             ),

@@ -8,7 +8,7 @@ use p2pnode_transports::{Family, Transport};
 use super::{Established, Timing};
 
 /// Connections that are younger come of the same dial.
-const SIBLINGS: Duration = Duration::from_secs(2);
+pub(crate) const SIBLINGS: Duration = Duration::from_secs(2);
 
 /// The direct connections of one peer that this node has not asked to close.
 #[derive(Debug, Default)]

@@ -47,7 +47,7 @@ impl Driver {
         true
     }
 
-    /// To the local socket.
+    /// To the local socket. Returns whether something is left that will not wake the task.
     pub(super) fn poll_deliver(&mut self, cx: &mut Context<'_>) -> bool {
         let Local::Open(socket) = &mut self.local else {
             return false;
@@ -56,7 +56,7 @@ impl Driver {
             return false;
         }
         let mut any = false;
-        for _ in 0..IN_A_ROW {
+        for turn in 1..=IN_A_ROW {
             let is_prefix = !self.prefix.is_empty();
             if !is_prefix && self.piece.is_empty() {
                 match self.session.poll_data() {
@@ -75,7 +75,7 @@ impl Driver {
                     return true;
                 }
                 Poll::Ready(Ok(written)) => {
-                    any = true;
+                    any |= turn == IN_A_ROW;
                     bytes.advance(written);
                     if !is_prefix {
                         self.running.came_in(written);
@@ -110,11 +110,11 @@ impl Driver {
             .handle_reset(ResetReason::LocalReset, Instant::now());
     }
 
-    /// From the local socket.
+    /// From the local socket. Returns whether something is left that will not wake the task.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         let waits = self.keeps_socket && !self.is_opened;
         let mut any = false;
-        for _ in 0..IN_A_ROW {
+        for turn in 1..=IN_A_ROW {
             let Local::Open(socket) = &mut self.local else {
                 break;
             };
@@ -123,10 +123,11 @@ impl Driver {
                 break;
             }
             let read = socket.poll_read(cx, room.min(READ));
-            any |= read.is_ready();
+            let is_data = matches!(&read, Poll::Ready(Ok(bytes)) if !bytes.is_empty());
+            any |= read.is_ready() && (!is_data || turn == IN_A_ROW);
             match read {
                 Poll::Pending => break,
-                Poll::Ready(Ok(bytes)) if !bytes.is_empty() => {
+                Poll::Ready(Ok(bytes)) if is_data => {
                     self.running.went_out(bytes.len());
                     self.session.handle_data(bytes, Instant::now());
                 }

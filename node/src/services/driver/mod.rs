@@ -242,22 +242,21 @@ impl Driver {
         any
     }
 
+    /// A timer that is too early is left: it fires once for nothing, which is cheaper than to set one for each request.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
         let closing = self.closes_until();
-        let Some(at) = self.session.poll_timeout().into_iter().chain(closing).min() else {
-            self.timer = None;
-            return false;
-        };
-        let at = tokio::time::Instant::from_std(at);
-        let timer = match &mut self.timer {
-            Some(timer) => {
-                if timer.deadline() != at {
-                    timer.as_mut().reset(at);
-                }
-                timer
-            }
-            None => self.timer.insert(Box::pin(tokio::time::sleep_until(at))),
-        };
+        let due = self.session.poll_timeout().into_iter().chain(closing).min();
+        let due = due.map(tokio::time::Instant::from_std);
+        self.timer.take_if(|timer| timer.is_elapsed());
+        if let (Some(timer), Some(at)) = (&mut self.timer, due)
+            && at < timer.deadline()
+        {
+            timer.as_mut().reset(at);
+        }
+        let Some(at) = due else { return false };
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         if timer.as_mut().poll(cx).is_pending() {
             return false;
         }

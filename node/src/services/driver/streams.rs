@@ -59,20 +59,20 @@ impl Driver {
         self.session.handle_stream_lost(stream, now);
     }
 
-    /// From the streams.
+    /// From the streams. Returns whether something is left that will not wake the task.
     pub(super) fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
         let (mut any, mut index) = (false, 0);
         while let Some(carrier) = self.carriers.get_mut(index) {
             let id = carrier.id;
             let mut lost = None;
-            for _ in 0..IN_A_ROW {
+            for turn in 1..=IN_A_ROW {
                 if carrier.is_closing {
                     break;
                 }
                 match carrier.poll_frame(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Ok(Some(frame))) => {
-                        any = true;
+                        any |= turn == IN_A_ROW;
                         self.session.handle_frame(id, frame, Instant::now());
                     }
                     Poll::Ready(Ok(None)) => lost = Some(None),
@@ -111,15 +111,15 @@ impl Driver {
         self.session.handle_stream_lost(id, now);
     }
 
-    /// To the streams.
+    /// To the streams. What one has sent may let another one send.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
         let (mut any, mut index) = (false, 0);
-        let now = Instant::now();
+        let (now, are_many) = (Instant::now(), self.carriers.len() > 1);
         while let Some(carrier) = self.carriers.get_mut(index) {
             let (id, session) = (carrier.id, &mut self.session);
             let sent = carrier.poll_send(cx, || {
                 let frame = session.poll_transmit(id, now);
-                any |= frame.is_some();
+                any |= frame.is_some() && are_many;
                 frame
             });
             match sent {

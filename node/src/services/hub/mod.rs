@@ -109,6 +109,7 @@ impl Hub {
                 linger: config.linger,
                 ..Settings::default()
             },
+            udp: Udp::new(instance, metrics.clone()),
             metrics,
             state: Mutex::new(state),
             next: AtomicU64::new(0),
@@ -116,7 +117,6 @@ impl Hub {
             offers: AtomicBool::new(false),
             offers_version: AtomicU64::new(0),
             behaviour: AtomicWaker::new(),
-            udp: Udp::new(instance),
             ports: OnceLock::new(),
             addresses: Mutex::default(),
             servers: Mutex::default(),
@@ -315,7 +315,7 @@ impl Hub {
     /// The node stops: sessions are reset, so that the other sides need not wait.
     pub(crate) fn stop(&self) {
         let mut state = self.state();
-        let forwards = state.forwards.take();
+        let (forwards, offers) = (state.forwards.take(), state.offers.take());
         let servers = std::mem::take(&mut *self.servers());
         if let Some(flows) = servers.flows {
             flows.abort();
@@ -324,7 +324,7 @@ impl Hub {
             running.leave(|mail| mail.reset = Some(ResetReason::Stopping));
         }
         drop(state);
-        drop(forwards);
+        drop((forwards, offers));
     }
 
     /// How many sessions there are, those included that only wait to be confirmed.

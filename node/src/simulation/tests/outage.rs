@@ -1,6 +1,6 @@
 //! Outages of minutes, an hour and a day: a peer that was wanted is found again.
 
-use super::{pair, seconds};
+use super::{met, seconds};
 use crate::{
     core::event::{Event, Pause},
     simulation::{World, nat::Nat},
@@ -11,10 +11,7 @@ const DAY: u64 = 24 * HOUR;
 
 /// A relay, and two nodes of which the first has dialed the second.
 fn direct(seed: u64) -> (World, usize, [usize; 2]) {
-    let (mut world, relay, [a, b]) = pair(seed, Nat::PortRestricted, Nat::PortRestricted);
-    let dial = world.dial(a, b);
-    world.outcome(dial);
-    world.run(seconds(10));
+    let (world, relay, [a, b]) = met(seed, Nat::PortRestricted, Nat::PortRestricted);
     assert!(world.are_direct(a, b));
     (world, relay, [a, b])
 }
@@ -46,7 +43,7 @@ fn after_an_outage_of_the_dialers_link_the_peer_is_direct_again_soon_after_the_r
         world.network().heal();
         let limit = seconds(20 + (outage / 7).min(300));
         world.until(limit, "the relay is back", |world| world.holds(a, relay));
-        let took = world.until(seconds(60), "it is direct", |world| world.are_direct(a, b));
+        let took = world.until_direct(60, a, b);
         assert!(took <= seconds(20), "{took:?} after {outage} s");
         assert_eq!(pauses(&world, a), [Some(Pause::NoRelay), None]);
         assert_eq!(lost(&world, a), 0);
@@ -67,7 +64,7 @@ fn after_an_outage_of_the_relay_and_the_peer_it_is_direct_again_soon_after_they_
         world.until(limit, "the relay is back", |world| {
             world.holds(a, relay) && world.holds(b, relay)
         });
-        world.until(seconds(90), "it is direct", |world| world.are_direct(a, b));
+        world.until_direct(90, a, b);
     }
 }
 
@@ -86,9 +83,7 @@ fn a_peer_that_was_cut_off_for_long_is_found_in_a_small_part_of_that_time_after_
         world.until(limit, "it holds its reservation", |world| {
             world.holds(b, relay)
         });
-        world.until(seconds(60 + outage / 8), "it is direct", |world| {
-            world.are_direct(a, b)
-        });
+        world.until_direct(60 + outage / 8, a, b);
     }
 }
 
@@ -99,7 +94,7 @@ fn a_peer_that_leaves_is_found_again_when_it_returns() {
     world.run(seconds(370));
     assert_eq!(lost(&world, a), 1);
     world.start(b);
-    world.until(seconds(110), "it is direct", |world| world.are_direct(a, b));
+    world.until_direct(110, a, b);
 }
 
 #[test]
@@ -111,7 +106,7 @@ fn a_dial_that_fails_in_an_outage_leaves_the_peer_wanted() {
     world.outcome(dial);
     assert_eq!(lost(&world, a), 1);
     world.network().heal();
-    world.until(seconds(110), "it is direct", |world| world.are_direct(a, b));
+    world.until_direct(110, a, b);
 }
 
 #[test]

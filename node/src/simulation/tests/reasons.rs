@@ -12,7 +12,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_transports::{Family, FamilyPolicy, Transport};
 use relay_node::core::Settings;
 
-use super::{pair, seconds};
+use super::{met, seconds};
 use crate::{
     core::event::{NotDirect, Reached},
     punch::{
@@ -297,10 +297,7 @@ fn answered(permits: bool, outcome: CandidateOutcome) -> Vec<Reason> {
 fn a_dial_after_the_direct_path_was_lost_gives_the_reason_of_the_punches_that_failed() {
     // Before, within and after the series that follows the loss, and while its peer rests.
     for wait in [3, 5, 9, 20, 45] {
-        let (mut world, _, [a, b]) = pair(7, Nat::PortRestricted, Nat::PortRestricted);
-        let dial = world.dial(a, b);
-        world.outcome(dial);
-        world.run(seconds(10));
+        let (mut world, _, [a, b]) = met(7, Nat::PortRestricted, Nat::PortRestricted);
         assert!(world.are_direct(a, b));
         world.network().cut(a, b, true);
         world.run(seconds(wait));

@@ -93,9 +93,7 @@ fn a_path_that_is_cut_while_a_dial_pings_is_relayed_within_five_seconds() {
         });
         assert!(took <= seconds(5), "{took:?}");
         world.network().cut(a, b, false);
-        world.until(seconds(60), "it is direct again", |world| {
-            world.are_direct(a, b)
-        });
+        world.until_direct(60, a, b);
     }
 }
 

@@ -135,8 +135,9 @@ impl EventLoop {
             Action::SamplePorts(relay) => {
                 self.port_searches.sample(self.plan.clone(), relay);
             }
-            Action::SampleNextPort(relay) => {
-                self.port_searches.sample_next(self.plan.clone(), relay);
+            Action::SampleNextPorts(relay, count) => {
+                self.port_searches
+                    .sample_next(self.plan.clone(), relay, count);
             }
             Action::WatchPort(relay) => self.port_searches.watch(self.plan.clone(), relay),
             Action::OfferSearch(ask, connection) => behaviour.introduction.offer(ask, connection),

@@ -199,6 +199,9 @@ impl EventLoop {
                 let (plan, metrics) = (self.plan.clone(), self.observers.metrics().clone());
                 let known = netcheck::Known {
                     claims: self.state.claims().to_vec(),
+                    relays: self.state.connected_relays(),
+                    router: self.mapped.as_ref().and_then(link::Link::router),
+                    lifetime: self.state.measured_lifetime(),
                     witnesses: self.witnesses(),
                     nonces: self.swarm.behaviour().autonat.nonces.clone(),
                     connected: self.state.connected_relays(),
@@ -229,21 +232,21 @@ impl EventLoop {
         }
     }
 
-    /// A relay of each family, which may dial the punch ports.
+    /// Who may dial the punch ports, of each transport and family.
     fn witnesses(&mut self) -> Vec<Witness> {
         let mut witnesses = Vec::new();
         for family in Family::ALL {
-            let Some((relay, connection)) = self.state.legs_of(family).first().copied() else {
-                continue;
-            };
+            let legs = self.state.legs_of(family);
             for transport in [Transport::Quic, Transport::Tcp] {
                 let streams = &mut self.swarm.behaviour_mut().streams;
-                let stream = streams.open(relay, connection, Autonat::NAME);
+                let open = |&(relay, connection): &_| {
+                    let stream = streams.open(relay, connection, Autonat::NAME);
+                    (relay, stream.map(Result::ok).boxed())
+                };
                 witnesses.push(Witness {
-                    relay,
                     transport,
                     family,
-                    stream: stream.map_err(std::io::Error::from).boxed(),
+                    streams: legs.iter().map(open).collect(),
                 });
             }
         }
@@ -312,8 +315,8 @@ impl EventLoop {
         match done {
             Done::Sampled(sample) => self.state.handle_port_sample(sample, now),
             Done::SampledNext(next) => {
-                let sample = next.map(|(sample, socket)| {
-                    self.port_searches.keep(socket);
+                let sample = next.map(|(sample, sockets)| {
+                    self.port_searches.keep(sockets);
                     sample
                 });
                 self.state.handle_port_sample(sample, now);

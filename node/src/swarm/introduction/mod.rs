@@ -4,17 +4,14 @@
 //! [`crate::core::introductions`] decides over which connection to ask a relay, and when again. [`punch`](crate::punch) decides
 //! what follows from an introduction.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    task::{Context, Poll},
-};
+use std::collections::{BTreeSet, VecDeque};
 
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionDenied, ConnectionId, NetworkBehaviour, NotifyHandler, THandler,
+        THandlerOutEvent, ToSwarm,
     },
 };
 use p2pnode_protocol::{
@@ -159,7 +156,7 @@ impl NetworkBehaviour for Behaviour {
         })
     }
 
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
+    p2pnode_protocol::no_swarm_events!();
 
     fn on_connection_handler_event(
         &mut self,
@@ -189,10 +186,7 @@ impl NetworkBehaviour for Behaviour {
         self.queue.push_back(ToSwarm::GenerateEvent(event));
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
-        // The swarm polls after each event of a handler, and the event loop after each request.
-        self.queue.pop_front().map_or(Poll::Pending, Poll::Ready)
-    }
+    p2pnode_protocol::polls!(self.queue);
 }
 
 /// The relays with which introductions are exchanged.

@@ -96,7 +96,7 @@ impl Holder {
 
 /// The relays over a transport of IPv4, in the order of the configuration.
 async fn relays(plan: &Plan, transport: Transport) -> Vec<Target> {
-    let targets = plan.targets().await.0.into_iter();
+    let targets = plan.targets(&[]).await.0.into_iter();
     let is_it = |target: &Target| target.transport == transport && target.addr.is_ipv4();
     targets.filter(is_it).collect()
 }

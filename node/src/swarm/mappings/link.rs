@@ -1,6 +1,6 @@
 //! What the event loop and the task of mappings exchange: requests for nonces, and what is mapped.
 
-use std::{future::pending, io};
+use std::{future::pending, io, net::IpAddr};
 
 use libp2p::{PeerId, Stream};
 use p2pnode_protocol::{
@@ -34,16 +34,27 @@ pub(crate) enum News {
 pub(crate) struct Link {
     asks: mpsc::Receiver<Ask>,
     claims: watch::Receiver<Vec<Claim>>,
+    router: watch::Receiver<Option<IpAddr>>,
     exchanges: Asking<oneshot::Sender<Option<Answer>>, Probe>,
 }
 
 impl Link {
-    pub(super) fn new(asks: mpsc::Receiver<Ask>, claims: watch::Receiver<Vec<Claim>>) -> Self {
+    pub(super) fn new(
+        asks: mpsc::Receiver<Ask>,
+        claims: watch::Receiver<Vec<Claim>>,
+        router: watch::Receiver<Option<IpAddr>>,
+    ) -> Self {
         Self {
             asks,
             claims,
+            router,
             exchanges: Asking::default(),
         }
+    }
+
+    /// The outside address that the router has named last.
+    pub(crate) fn router(&self) -> Option<IpAddr> {
+        *self.router.borrow()
     }
 
     /// Sends a request on a stream that is being opened.

@@ -16,7 +16,7 @@ mod router;
 
 use std::{
     future::{pending, poll_fn},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -84,6 +84,7 @@ impl Mapper {
         let (stop, stopped) = oneshot::channel();
         let (asks, asked) = mpsc::channel(ASKS);
         let (claims, claimed) = watch::channel(Vec::new());
+        let (router, named) = watch::channel(None);
         let (exposes, exposed) = mpsc::channel(ASKS);
         let keeper = Keeper {
             mappings: Mappings::new(methods, seed),
@@ -91,6 +92,7 @@ impl Mapper {
             outside: Outside {
                 asks,
                 claims,
+                router,
                 checks: JoinSet::new(),
             },
             sinks: Sinks::start(&config.publish, &sockets, label),
@@ -102,7 +104,11 @@ impl Mapper {
             sockets,
         };
         let task = tokio::spawn(keeper.run(exposed, stopped));
-        (Self { stop, task }, Link::new(asked, claimed), exposes)
+        (
+            Self { stop, task },
+            Link::new(asked, claimed, named),
+            exposes,
+        )
     }
 
     /// Releases every mapping, and takes back what is published.
@@ -119,6 +125,8 @@ impl Mapper {
 struct Outside {
     asks: mpsc::Sender<Ask>,
     claims: watch::Sender<Vec<Claim>>,
+    /// The outside address that the router names.
+    router: watch::Sender<Option<IpAddr>>,
     checks: JoinSet<(Check, Checked)>,
 }
 
@@ -241,10 +249,7 @@ impl Keeper {
             }
         };
         if reports.is_some()
-            && self
-                .exposed
-                .iter()
-                .any(|open| open.port.expose.name == expose.name)
+            && (self.exposed.iter()).any(|open| open.port.expose.name == expose.name)
         {
             let reason = format!("{} is exposed already", expose.name);
             report(ExposureState::Failed, None, Some(reason));
@@ -296,6 +301,9 @@ impl Keeper {
                 self.report_to(inside, refused);
             }
         }
+        self.outside
+            .router
+            .send_replace(self.mappings.router_outside());
         let now: Vec<Claim> = self.mappings.claims().collect();
         let before = self.outside.claims.borrow().clone();
         if now == before {
@@ -311,10 +319,7 @@ impl Keeper {
         }
         let punch = self.punch();
         let entries = now.iter().filter_map(|claim| {
-            let open = self
-                .exposed
-                .iter()
-                .find(|open| open.port.inside == claim.inside);
+            let open = self.open_at(claim.inside);
             let name = match open {
                 Some(open) => open.port.expose.name.as_str(),
                 None => PUNCH,
@@ -335,10 +340,14 @@ impl Keeper {
 
     fn report_to(&self, inside: Inside, mut report: Exposure) {
         report.port = Some(inside.port);
-        let open = self.exposed.iter().find(|open| open.port.inside == inside);
+        let open = self.open_at(inside);
         if let Some(reports) = open.and_then(|open| open.reports.as_ref()) {
             let _ = reports.try_send(report);
         }
+    }
+
+    fn open_at(&self, inside: Inside) -> Option<&Open> {
+        self.exposed.iter().find(|open| open.port.inside == inside)
     }
 
     fn on_checked(&mut self, (asked, outcome): (Check, Checked)) {
@@ -367,9 +376,8 @@ impl Keeper {
                     self.outside.begin(asked, &self.sockets);
                 }
                 Action::Send { to, datagram } => {
-                    let Some(io) = io else { continue };
-                    if let Err(error) = io.socket.socket().send_to(&datagram, to).await {
-                        tracing::debug!(%error, %to, "cannot ask the router");
+                    if let Some(io) = io {
+                        send(io, &datagram, to).await;
                     }
                 }
                 Action::Call { id, to, request } => {
@@ -378,8 +386,9 @@ impl Keeper {
                     }
                 }
                 Action::Hold { inside } => {
-                    let open = self.exposed.iter().find(|open| open.port.inside == inside);
-                    let port = open.map_or(Port::Punch, |open| open.port.port.clone());
+                    let port = self
+                        .open_at(inside)
+                        .map_or(Port::Punch, |open| open.port.port.clone());
                     self.holder.ask(inside, port);
                 }
             }
@@ -409,6 +418,12 @@ impl Keeper {
     }
 }
 
+async fn send(io: &Io, datagram: &[u8], to: SocketAddr) {
+    if let Err(error) = io.socket.socket().send_to(datagram, to).await {
+        tracing::debug!(%error, %to, "cannot ask the router");
+    }
+}
+
 /// Waits until the router has dropped every mapping.
 async fn confirm(mappings: &mut Mappings, io: &Io) {
     let mut buffer = [0; DATAGRAM];
@@ -424,10 +439,8 @@ async fn confirm(mappings: &mut Mappings, io: &Io) {
             _ = again.tick() => mappings.handle_no_release_answer(),
         }
         while let Some(action) = mappings.poll_action() {
-            if let Action::Send { to, datagram } = action
-                && let Err(error) = io.socket.socket().send_to(&datagram, to).await
-            {
-                tracing::debug!(%error, %to, "cannot ask the router");
+            if let Action::Send { to, datagram } = action {
+                send(io, &datagram, to).await;
             }
         }
     }
@@ -463,49 +476,41 @@ fn due(at: Option<Instant>) -> impl Future<Output = ()> {
 
 fn report(event: &Event) {
     let own = tracing::field::Empty;
+    let (Event::Granted { inside, .. }
+    | Event::Proved { inside, .. }
+    | Event::Doubted { inside }
+    | Event::Lost { inside, .. }
+    | Event::Refused { inside, .. }) = event;
+    let (protocol, port) = (inside.protocol.name(), inside.port);
     match event {
         Event::Granted {
-            inside,
             external,
             method: Method::Hold,
+            ..
         } => {
-            tracing::info!(own, protocol = inside.protocol.name(), port = inside.port, %external, "a port is held: traffic to a relay keeps its mapping");
+            tracing::info!(own, protocol, port, %external, "a port is held: traffic to a relay keeps its mapping");
         }
         Event::Granted {
-            inside,
-            external,
-            method,
+            external, method, ..
         } => {
-            tracing::info!(own, protocol = inside.protocol.name(), port = inside.port, %external, ?method, "the router says that it maps a port");
+            tracing::info!(own, protocol, port, %external, ?method, "the router says that it maps a port");
         }
-        Event::Proved { inside, at } => {
-            tracing::info!(own, protocol = inside.protocol.name(), port = inside.port, %at, "a mapping is verified from outside");
+        Event::Proved { at, .. } => {
+            tracing::info!(own, protocol, port, %at, "a mapping is verified from outside");
         }
-        Event::Doubted { inside } => {
+        Event::Doubted { .. } => {
             tracing::warn!(
                 own,
-                protocol = inside.protocol.name(),
-                port = inside.port,
+                protocol,
+                port,
                 "a mapping no longer lets anything in; it is withdrawn, and the router is asked again"
             );
         }
-        Event::Lost { inside, reason } => {
-            tracing::info!(
-                own,
-                protocol = inside.protocol.name(),
-                port = inside.port,
-                ?reason,
-                "a mapping has ended"
-            );
+        Event::Lost { reason, .. } => {
+            tracing::info!(own, protocol, port, ?reason, "a mapping has ended");
         }
-        Event::Refused { inside, reason } => {
-            tracing::warn!(
-                own,
-                protocol = inside.protocol.name(),
-                port = inside.port,
-                reason,
-                "the router maps no port"
-            );
+        Event::Refused { reason, .. } => {
+            tracing::warn!(own, protocol, port, reason, "the router maps no port");
         }
     }
 }

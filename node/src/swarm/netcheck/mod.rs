@@ -14,7 +14,7 @@ mod udp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -35,11 +35,11 @@ pub(in crate::swarm) use self::{
     udp::{ask, second_port},
 };
 use crate::{
-    config::{Config, RelayAddr},
+    config::{Config, RelayAddr, Rotate},
     core::{
         finding::Remedy,
         mappings::Claim,
-        netcheck::{self, Answer, Facts, Leg, RelayFacts, Report, assess},
+        netcheck::{self, Answer, Facts, Leg, Lifetime, RelayFacts, Report, assess},
         port_search::Sample,
     },
     swarm::autonat::{Nonces, Witness},
@@ -56,6 +56,12 @@ const RESOLVE: Duration = Duration::from_millis(1_000);
 pub(crate) struct Known {
     /// What a router maps.
     pub(crate) claims: Vec<Claim>,
+    /// Relays that are connected, and where.
+    pub(crate) relays: Vec<(PeerId, IpAddr)>,
+    /// The outside address that the router names.
+    pub(crate) router: Option<IpAddr>,
+    /// How long the NAT keeps a mapping of the punch socket that is used, and the mapping's address.
+    pub(crate) lifetime: Option<(IpAddr, Duration)>,
     /// Relays that may dial the punch ports, and the nonces by which they prove it.
     pub(crate) witnesses: Vec<Witness>,
     pub(crate) nonces: Nonces,
@@ -71,6 +77,7 @@ pub(crate) struct Plan {
     transports: Vec<Transport>,
     family: FamilyPolicy,
     searches: bool,
+    rotate: Rotate,
 }
 
 impl Plan {
@@ -87,6 +94,7 @@ impl Plan {
                 .collect(),
             family: config.dial.family,
             searches: quic && config.punch.search,
+            rotate: config.punch.rotate,
         }
     }
 
@@ -107,7 +115,10 @@ impl Plan {
                 && path.transport == Transport::Quic
             {
                 let looked = lifetime::look(&self.sockets, path.family, by).await;
-                path.lifetime = Some(looked.unwrap_or_default());
+                let looked = looked.unwrap_or_default();
+                let measured = path.lifetime.and_then(|lifetime| lifetime.age);
+                let age = looked.age.into_iter().chain(measured).min();
+                path.lifetime = Some(Lifetime { age, ..looked });
             }
         });
         join_all(looks).await;
@@ -118,13 +129,14 @@ impl Plan {
         udp::sample(&self.sockets, self.over_quic(relay).await?).await
     }
 
-    /// How a relay sees the next port of the range, and that port. Of `used` it takes the first, if no other is free.
+    /// How a relay sees the next ports of the range, and these ports. Of `used` it takes the first, if no other is free.
     pub(crate) async fn sample_next(
         &self,
         relay: PeerId,
         used: &[u16],
-    ) -> Option<(Sample, ClaimedUdp)> {
-        udp::sample_next(&self.sockets, self.over_quic(relay).await?, used).await
+        count: usize,
+    ) -> Option<(Sample, Vec<ClaimedUdp>)> {
+        udp::sample_next(&self.sockets, self.over_quic(relay).await?, used, count).await
     }
 
     /// How a relay sees the punch socket.
@@ -134,7 +146,7 @@ impl Plan {
 
     /// Where a relay answers over QUIC's port; IPv4 comes first.
     async fn over_quic(&self, relay: PeerId) -> Option<SocketAddr> {
-        let (targets, _) = self.targets().await;
+        let (targets, _) = self.targets(&[]).await;
         let mut targets = targets.iter();
         let target =
             targets.find(|target| (target.relay, target.transport) == (relay, Transport::Quic))?;
@@ -145,7 +157,7 @@ impl Plan {
         let deadline = Instant::now() + WHOLE;
         // Before this look takes ports.
         let host = host::look(&self.sockets, &self.transports);
-        let (mut targets, mut unresolved) = self.targets().await;
+        let (mut targets, mut unresolved) = self.targets(&known.relays).await;
         for (relay, addr) in &known.connected {
             let is_at = |target: &&mut Target| {
                 let at = self.relays.get(target.configured);
@@ -200,6 +212,18 @@ impl Plan {
                 path.reached = Some(is_reached);
             }
         }
+        if let Some((at, lifetime)) = known.lifetime
+            && let Some(path) = paths.iter_mut().find(|path| {
+                let of = (path.facts.transport, path.facts.family);
+                of == (Transport::Quic, Family::from(at))
+            })
+        {
+            let age = u32::try_from(lifetime.as_secs()).ok();
+            path.facts.lifetime = Some(Lifetime {
+                age,
+                ..Lifetime::default()
+            });
+        }
         believe_partners(&mut paths);
         let mut legs: BTreeMap<PeerId, Vec<Leg>> = BTreeMap::new();
         for path in &mut paths {
@@ -224,13 +248,19 @@ impl Plan {
             paths: paths.into_iter().map(|path| path.facts).collect(),
             host,
             nat64,
+            rotate: self.rotate,
             claims: known.claims,
             searches: self.searches,
+            router: known.router,
         }
     }
 
-    /// The addresses of the relays, and what cannot be resolved.
-    pub(in crate::swarm) async fn targets(&self) -> (Vec<Target>, Vec<(PeerId, Leg)>) {
+    /// The addresses of the relays, and what cannot be resolved. For a name that cannot, the addresses at which its relay is
+    /// `connected` stand in.
+    pub(in crate::swarm) async fn targets(
+        &self,
+        connected: &[(PeerId, IpAddr)],
+    ) -> (Vec<Target>, Vec<(PeerId, Leg)>) {
         let resolved = self.relays.iter().enumerate();
         let resolved = resolved.map(|(configured, relay)| async move {
             let endpoint = addr::dialable(&relay.addr.to_string()).ok()?;
@@ -255,29 +285,27 @@ impl Plan {
             if !self.transports.contains(&transport) {
                 continue;
             }
-            match ips {
-                Ok(ips) => {
-                    let ips = ips.into_iter().filter(|ip| {
-                        let family = Family::from(*ip);
-                        self.family.allows(family) && only.is_none_or(|only| only == family)
-                    });
-                    targets.extend(ips.map(|ip| Target {
-                        relay,
-                        transport,
-                        addr: SocketAddr::new(ip, endpoint.port),
-                        configured,
-                        is_connected: false,
-                    }));
-                }
-                Err(why) => failed.push((
-                    relay,
-                    Leg {
-                        transport,
-                        family: only.unwrap_or(Family::Ip4),
-                        answer: Answer::Failed(why),
-                    },
-                )),
-            }
+            let ips = ips.unwrap_or_else(|why| {
+                let leg = Leg {
+                    transport,
+                    family: only.unwrap_or(Family::Ip4),
+                    answer: Answer::Unresolved(why),
+                };
+                failed.push((relay, leg));
+                let connected = connected.iter().filter(|(of, _)| *of == relay);
+                connected.map(|(_, ip)| *ip).collect()
+            });
+            let ips = ips.into_iter().filter(|ip| {
+                let family = Family::from(*ip);
+                self.family.allows(family) && only.is_none_or(|only| only == family)
+            });
+            targets.extend(ips.map(|ip| Target {
+                relay,
+                transport,
+                addr: SocketAddr::new(ip, endpoint.port),
+                configured,
+                is_connected: false,
+            }));
         }
         targets.sort_by_key(|target| (target.transport, target.addr.is_ipv6()));
         let mut known = BTreeSet::new();

@@ -1,8 +1,16 @@
 //! Whether relays reach the punch ports, by AutoNAT v2.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
-use futures::future::join_all;
+use futures::{
+    StreamExt as _,
+    future::{OptionFuture, join, join_all},
+    stream::FuturesUnordered,
+};
+use libp2p::{PeerId, Stream};
 use p2pnode_transports::{Family, Handle, Segments, Transport, to_multiaddr};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -12,7 +20,7 @@ use super::{
 };
 use crate::swarm::autonat::{Nonces, Witness, is_reached};
 
-/// Has each relay dial a punch port at the address that the relay sees. What is not known is left out.
+/// Has a relay dial each punch port, at the address that the relay sees. What is not known is left out.
 pub(super) async fn look(
     sockets: &Handle,
     targets: &[Target],
@@ -20,29 +28,61 @@ pub(super) async fn look(
     nonces: &Nonces,
     deadline: Instant,
 ) -> Vec<((Transport, Family), (SocketAddr, bool))> {
-    let looks = witnesses.into_iter().map(|witness| async move {
+    let looks = witnesses.into_iter().map(|mut witness| async move {
+        let (stream, at) = serves(sockets, targets, &mut witness).await?;
         let of = (witness.transport, witness.family);
-        let relay = witness.relay;
-        let target = |transport| {
-            let is_it = |target: &&Target| {
-                (target.relay, target.transport) == (relay, transport)
-                    && Family::from(target.addr.ip()) == of.1
-            };
-            targets.iter().find(is_it).map(|target| target.addr)
-        };
-        let at = match witness.transport {
-            Transport::Quic => over_udp(sockets, target(Transport::Quic)).await,
-            Transport::Tcp => {
-                over_tcp(sockets, target(Transport::Tcp), target(Transport::Quic)).await
-            }
-        }?;
-        let address = to_multiaddr(witness.transport, at);
-        let reached = is_reached(nonces, witness, address).await?;
+        let reached = is_reached(nonces, stream, to_multiaddr(of.0, at)).await?;
         Some((of, (at, reached)))
     });
     let looks = looks.map(|look| timeout_at(deadline, look));
     let looked = join_all(looks).await.into_iter();
     looked.filter_map(|look| look.ok().flatten()).collect()
+}
+
+/// A relay that serves AutoNAT, and how it sees the punch port. A relay of another make answers no STUN: there it is what another
+/// relay sees.
+async fn serves(
+    sockets: &Handle,
+    targets: &[Target],
+    witness: &mut Witness,
+) -> Option<(Stream, SocketAddr)> {
+    let of = (witness.transport, witness.family);
+    let mut streams: BTreeMap<_, _> = witness.streams.drain(..).collect();
+    let relays = targets.iter().map(|target| target.relay);
+    let relays: BTreeSet<_> = relays.chain(streams.keys().copied()).collect();
+    let asked = relays.into_iter().map(|relay| {
+        let stream = OptionFuture::from(streams.remove(&relay));
+        join(stream, seen(sockets, targets, relay, of))
+    });
+    let mut asked = asked.collect::<FuturesUnordered<_>>();
+    let mut found = (None, None);
+    while let Some((stream, at)) = asked.next().await {
+        match (stream.flatten(), at) {
+            (Some(stream), Some(at)) => return Some((stream, at)),
+            (stream, at) => found = (found.0.or(stream), found.1.or(at)),
+        }
+    }
+    found.0.zip(found.1)
+}
+
+async fn seen(
+    sockets: &Handle,
+    targets: &[Target],
+    relay: PeerId,
+    (transport, family): (Transport, Family),
+) -> Option<SocketAddr> {
+    let target = |transport| {
+        let is_it = |target: &&Target| {
+            (target.relay, target.transport) == (relay, transport)
+                && Family::from(target.addr.ip()) == family
+        };
+        targets.iter().find(is_it).map(|target| target.addr)
+    };
+    let quic = target(Transport::Quic);
+    match transport {
+        Transport::Quic => over_udp(sockets, quic).await,
+        Transport::Tcp => over_tcp(sockets, target(Transport::Tcp), quic).await,
+    }
 }
 
 async fn over_udp(sockets: &Handle, at: Option<SocketAddr>) -> Option<SocketAddr> {

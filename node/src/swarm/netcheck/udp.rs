@@ -201,35 +201,45 @@ pub(super) async fn sample(sockets: &Handle, relay: SocketAddr) -> Option<Sample
     Some(Sample { punch, ports, free })
 }
 
-/// How a relay sees the punch socket from one of its ports, and the next port of the range, which is returned.
+/// How a relay sees the punch socket from one of its ports, and so many next ports of the range, which are returned.
 pub(super) async fn sample_next(
     sockets: &Handle,
     relay: SocketAddr,
     used: &[u16],
-) -> Option<(Sample, ClaimedUdp)> {
-    let punch = punch_socket(sockets, relay).await?;
-    let socket = unused(sockets, Family::from(relay.ip()), used)?;
-    let message = ask_once(&socket, relay).await?;
-    let mapped = message.mapped.filter(|at| at.ip() == punch.ip())?;
+    count: usize,
+) -> Option<(Sample, Vec<ClaimedUdp>)> {
+    let next = unused(sockets, Family::from(relay.ip()), used, count)?;
+    let asked = next
+        .iter()
+        .map(async |socket| Some((socket.port(), ask_once(socket, relay).await?.mapped?)));
+    let (punch, asked) = join(punch_socket(sockets, relay), join_all(asked)).await;
+    let punch = punch?;
+    let asked = asked.into_iter().flatten();
+    let asked = asked.filter(|(_, mapped)| mapped.ip() == punch.ip());
+    let ports: Vec<_> = asked.map(|(port, mapped)| (port, mapped.port())).collect();
     let sample = Sample {
         punch: vec![punch],
-        ports: vec![(socket.port(), mapped.port())],
-        free: 1,
+        free: ports.len(),
+        ports,
     };
-    Some((sample, socket))
+    (sample.free == count).then_some((sample, next))
 }
 
-/// A port that paths have not moved to before, or that they have left first: the mapping of another one may be old already.
-fn unused(sockets: &Handle, family: Family, used: &[u16]) -> Option<ClaimedUdp> {
-    let mut tried = Vec::new();
-    while let Ok(socket) = sockets.claim_udp(family) {
-        if !used.contains(&socket.port()) {
-            return Some(socket);
+/// Ports that no path and no punch has moved to before, or that they have left first: the mapping of others may be old already.
+fn unused(sockets: &Handle, family: Family, used: &[u16], count: usize) -> Option<Vec<ClaimedUdp>> {
+    let (mut fresh, mut tried) = (Vec::new(), Vec::new());
+    while fresh.len() < count
+        && let Ok(socket) = sockets.claim_udp(family)
+    {
+        match used.contains(&socket.port()) {
+            true => tried.push(socket),
+            false => fresh.push(socket),
         }
-        tried.push(socket);
     }
-    let place = |socket: &ClaimedUdp| used.iter().position(|port| *port == socket.port());
-    tried.into_iter().min_by_key(place)
+    tried.sort_by_key(|socket| used.iter().position(|port| *port == socket.port()));
+    fresh.extend(tried);
+    fresh.truncate(count);
+    (fresh.len() == count).then_some(fresh)
 }
 
 /// How a relay sees the punch socket.

@@ -18,7 +18,10 @@ use libp2p::{
         handler::{ConnectionEvent, FullyNegotiatedInbound},
     },
 };
-use p2pnode_protocol::upgrade::Confirmed;
+use p2pnode_protocol::{
+    behaviour::{EventOf, PollOf},
+    upgrade::Confirmed,
+};
 use p2pnode_services::wire::PROTOCOL;
 use tokio::sync::mpsc;
 
@@ -112,10 +115,7 @@ impl ConnectionHandler for Handler {
         self.raw = self.hub.raw_protocols(&self.peer);
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Confirmed, Reply, Infallible>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> PollOf<Self> {
         while self.opening < OPENING {
             let Poll::Ready(Some(Wanted { protocol, reply })) = self.wanted.poll_recv(cx) else {
                 break;
@@ -131,7 +131,7 @@ impl ConnectionHandler for Handler {
         Poll::Pending
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Inbound, Confirmed, (), Reply>) {
+    fn on_connection_event(&mut self, event: EventOf<'_, Self>) {
         if let ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
             protocol: (stream, protocol),
             ..

@@ -11,11 +11,7 @@ use std::{
 
 use libp2p::{
     Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm,
-    },
+    swarm::{ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent, ToSwarm},
 };
 use p2pnode_protocol::addr::is_circuit;
 use p2pnode_transports::Transport;
@@ -72,26 +68,7 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = std::convert::Infallible;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.connected(connection, peer, local))
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(self.connected(connection, peer, address))
-    }
+    p2pnode_protocol::handlers!(self, connection, peer, local => self.connected(connection, peer, local));
 
     #[allow(
         clippy::wildcard_enum_match_arm,
@@ -108,14 +85,7 @@ impl NetworkBehaviour for Behaviour {
         self.hub.handle_connection_closed(gone);
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        match event {}
-    }
+    p2pnode_protocol::no_reports!();
 
     fn poll(
         &mut self,

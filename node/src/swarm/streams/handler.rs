@@ -17,7 +17,10 @@ use libp2p::{
     },
 };
 
-use p2pnode_protocol::upgrade::Confirmed;
+use p2pnode_protocol::{
+    behaviour::{EventOf, PollOf},
+    upgrade::Confirmed,
+};
 
 use super::open_error::{OpenError, opened};
 
@@ -74,10 +77,7 @@ impl ConnectionHandler for Handler {
         }
     }
 
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Reply, Infallible>> {
+    fn poll(&mut self, _: &mut Context<'_>) -> PollOf<Self> {
         if self.listed.is_none() && !self.is_kin {
             return Poll::Pending;
         }
@@ -99,10 +99,7 @@ impl ConnectionHandler for Handler {
         Poll::Pending
     }
 
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, DeniedUpgrade, Self::OutboundProtocol, (), Reply>,
-    ) {
+    fn on_connection_event(&mut self, event: EventOf<'_, Self>) {
         if let ConnectionEvent::RemoteProtocolsChange(change) = event {
             return self.on_listed(change);
         }

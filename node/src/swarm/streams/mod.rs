@@ -18,12 +18,8 @@ use std::{
 
 use futures::{FutureExt as _, channel::oneshot};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol,
-    core::{Endpoint, transport::PortUse},
-    swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm,
-    },
+    PeerId, Stream, StreamProtocol,
+    swarm::{ConnectionId, NetworkBehaviour, NotifyHandler, THandlerInEvent, ToSwarm},
 };
 
 use p2pnode_protocol::upgrade::Confirmed;
@@ -101,37 +97,9 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = std::convert::Infallible;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        peer: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.kin.contains(&peer)))
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        peer: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.kin.contains(&peer)))
-    }
-
-    fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
-
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        match event {}
-    }
+    p2pnode_protocol::handlers!(self, _, peer, _ => Handler::new(self.kin.contains(&peer)));
+    p2pnode_protocol::no_swarm_events!();
+    p2pnode_protocol::no_reports!();
 
     fn poll(
         &mut self,

@@ -9,11 +9,10 @@ use std::{
 
 use futures::channel::oneshot;
 use libp2p::{
-    Multiaddr, PeerId, Stream,
-    core::{Endpoint, transport::PortUse},
+    PeerId, Stream,
     swarm::{
-        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandler,
-        THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
     },
 };
 use p2pnode_protocol::circuit::{self, Fault, Limit, Status};
@@ -258,26 +257,7 @@ impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = Handler;
     type ToSwarm = Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.hop == Hop::Offered))
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: PeerId,
-        _: &Multiaddr,
-        _: Endpoint,
-        _: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        Ok(Handler::new(self.hop == Hop::Offered))
-    }
+    p2pnode_protocol::handlers!(self => Handler::new(self.hop == Hop::Offered));
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         if let FromSwarm::ConnectionEstablished(established) = event {

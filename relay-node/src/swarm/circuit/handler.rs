@@ -21,6 +21,7 @@ use libp2p::{
 };
 
 use p2pnode_protocol::{
+    behaviour::{EventOf, PollOf},
     circuit::{Fault, HOP, Request, STOP, Status, refused},
     pending_futures::PendingFutures,
 };
@@ -217,10 +218,7 @@ impl ConnectionHandler for Handler {
         SubstreamProtocol::new(upgrade, ())
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Report>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> PollOf<Self> {
         loop {
             if let Some(report) = self.reports.pop_front() {
                 if self.reports.is_empty() {
@@ -260,10 +258,7 @@ impl ConnectionHandler for Handler {
         clippy::wildcard_enum_match_arm,
         reason = "the other events are not about streams of the protocol"
     )]
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
-    ) {
+    fn on_connection_event(&mut self, event: EventOf<'_, Self>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: futures::future::Either::Left(stream),

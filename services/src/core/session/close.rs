@@ -124,6 +124,8 @@ impl Session {
             | Refusal::Busy
             | Refusal::Stale
             | Refusal::Malformed
+            | Refusal::TakesDatagrams
+            | Refusal::TakesStreams
             | Refusal::Other => End::Refused(refuse.refusal),
         };
         self.end_here(end, now);

@@ -230,7 +230,7 @@ fn a_peer_that_is_removed_loses_its_sessions_at_once() {
 }
 
 #[test]
-fn a_flow_at_a_service_of_bytes_is_refused_as_an_unknown_service_is() {
+fn a_flow_at_a_service_of_bytes_is_refused_as_that_only_to_a_peer_that_may_use_it() {
     let mut bench = Bench::new(Limits::default());
     let open = Frame::Open(Open {
         session: SessionId([1; 16]),
@@ -241,8 +241,11 @@ fn a_flow_at_a_service_of_bytes_is_refused_as_an_unknown_service_is() {
         limit: 0,
         client: None,
     });
-    let verdict = bench
-        .table
-        .handle_first_frame(bench.friend, &open, bench.now);
-    assert_eq!(refusal(verdict), Refusal::Unavailable);
+    for (peer, refused) in [
+        (bench.friend, Refusal::TakesStreams),
+        (PeerId::random(), Refusal::Unavailable),
+    ] {
+        let verdict = bench.table.handle_first_frame(peer, &open, bench.now);
+        assert_eq!(refusal(verdict), refused);
+    }
 }

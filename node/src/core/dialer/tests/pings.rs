@@ -150,3 +150,25 @@ fn pings_that_have_begun_go_on_over_the_next_path_at_once_and_the_result_waits_f
     assert_eq!(result(&actions).unwrap().outcome, Reached::Direct);
     assert_eq!(actions.len(), 1, "{actions:?}");
 }
+
+#[test]
+fn a_time_that_is_shorter_than_the_pings_are_apart_is_enough_for_all_of_them() {
+    let (relay, mut now) = (PeerId::random(), Instant::now());
+    let short = Request {
+        timeout: Duration::from_millis(500),
+        ..request(Until::Direct, 3)
+    };
+    let (start, direct) = (now, path(PathKind::Direct, None));
+    let mut dialer = Dialer::new(short, [relay], true, now);
+    dialer.handle_connected(direct.clone(), direct.clone(), now);
+    for seq in 1..=3 {
+        assert!(drain(&mut dialer, now).contains(&Action::Ping), "{seq}");
+        dialer.handle_ping(Duration::from_millis(5), direct.clone(), now);
+        now += Duration::from_secs(1);
+        if seq < 3 {
+            assert!(result(&drain(&mut dialer, now - Duration::from_secs(1))).is_none());
+        }
+    }
+    assert!(result(&drain(&mut dialer, now)).is_some());
+    assert_eq!(now - start, Duration::from_secs(3));
+}

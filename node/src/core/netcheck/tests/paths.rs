@@ -1,6 +1,7 @@
 //! What a path shows beyond mapping and filtering.
 
 use super::*;
+use crate::config::Rotate;
 
 fn text(report: &Report, id: Id) -> (Status, String) {
     let check = report.checks.iter().find(|check| check.id == id).unwrap();
@@ -27,7 +28,7 @@ fn two_mappings_at_two_relays_are_symmetric_although_their_kind_is_unknown() {
 
 #[test]
 fn lifetimes_are_named_where_they_were_looked_at() {
-    let lifetime = |idle_alive, idle_dead, age| {
+    let report = |rotate, idle_alive, idle_dead, age| {
         let path = PathFacts {
             lifetime: Some(Lifetime {
                 idle_alive,
@@ -36,8 +37,12 @@ fn lifetimes_are_named_where_they_were_looked_at() {
             }),
             ..LAB[3].1.path(2)
         };
-        text(&assess(&facts(vec![path])), Id::Lifetime)
+        assess(&Facts {
+            rotate,
+            ..facts(vec![path])
+        })
     };
+    let lifetime = |alive, dead, age| text(&report(Rotate::Auto, alive, dead, age), Id::Lifetime);
     let (status, text) = lifetime(Some(300), None, None);
     assert_eq!(
         (status, text.as_str()),
@@ -59,6 +64,25 @@ fn lifetimes_are_named_where_they_were_looked_at() {
         text.starts_with("mappings end after 60 s of age although they are used"),
         "{text}"
     );
+    // What a running node has measured, without a look of its own.
+    let remedy = |rotate| {
+        let report = report(rotate, None, None, Some(60));
+        let check = report.checks.iter().find(|check| check.id == Id::Lifetime);
+        let check = check.unwrap().clone();
+        let text = "mappings end after 60 s of age although they are used";
+        assert_eq!(check.text, text);
+        (
+            check.status,
+            check.remedy.map(|remedy| (remedy.id, remedy.text)),
+        )
+    };
+    let text = "set punch.rotate to 60s: direct paths then leave each mapping before its end";
+    let named = Some(("punch_rotate".to_owned(), text.to_owned()));
+    let after = |seconds| Rotate::After(Duration::from_secs(seconds));
+    for rotate in [Rotate::Auto, Rotate::Off, after(90)] {
+        assert_eq!(remedy(rotate), (Status::Warn, named.clone()));
+    }
+    assert_eq!(remedy(after(60)), (Status::Ok, None));
     assert_eq!(lifetime(None, None, None).0, Status::Unknown);
     let report = assess(&facts(vec![LAB[3].1.path(2)]));
     assert!(!report.checks.iter().any(|check| check.id == Id::Lifetime));
@@ -137,4 +161,28 @@ fn the_json_is_that_of_the_contract() {
     assert_eq!(json["verdict"]["search"], serde_json::json!([]));
     let read: Report = serde_json::from_value(json).unwrap();
     assert_eq!(read, report);
+}
+
+#[test]
+fn a_name_that_is_not_resolved_is_a_fault_of_the_resolver_and_not_of_the_relay() {
+    let why = "cannot resolve relay.example.net within 1 s";
+    let unresolved = Leg {
+        transport: Transport::Quic,
+        family: Family::Ip4,
+        answer: Answer::Unresolved(why.to_owned()),
+    };
+    let of = |facts: &Facts| {
+        let report = assess(facts);
+        let check = report.checks.iter().find(|check| check.id == Id::Relay);
+        let check = check.unwrap();
+        assert!(check.text.contains(why), "{}", check.text);
+        assert_eq!(check.remedy.as_ref().unwrap().id, "resolver");
+        (check.status, report.reaches())
+    };
+    let mut facts = facts(vec![LAB[3].1.path(2)]);
+    facts.relays[0].legs.push(unresolved.clone());
+    // It answers where the node has it.
+    assert_eq!(of(&facts), (Status::Warn, Reaches::Directly));
+    facts.relays[0].legs = vec![unresolved];
+    assert_eq!(of(&facts), (Status::Fail, Reaches::Nobody));
 }

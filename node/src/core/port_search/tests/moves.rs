@@ -143,7 +143,7 @@ impl Hour {
             };
             match step {
                 Step::Sample(_) => looks[who] = Some(false),
-                Step::SampleNext(_) => looks[who] = Some(true),
+                Step::SampleNext(..) => looks[who] = Some(true),
                 Step::Stop => looks[who] = None,
                 Step::Ask(ask) => self.pass_on(who, ask.offer, now),
                 Step::Begin(begin) => begun[who] = Some(begin),

@@ -1,7 +1,7 @@
 //! A model NAT that lets in whom the inside has sent to, address and port.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -44,6 +44,9 @@ pub(super) struct Nat {
     /// The age at which it drops the mapping of an inside port, used or not, and when it has made each, and how often.
     pub(super) ages: Option<Duration>,
     made: HashMap<u16, (Duration, u16)>,
+    /// Whether its own stack takes what it lets in to nobody, and what it has taken: by outside port and sender.
+    pub(super) accepts: bool,
+    taken: HashSet<(u16, SocketAddr)>,
 }
 
 const LIFETIME: Duration = Duration::from_secs(30);
@@ -60,6 +63,8 @@ impl Nat {
             most: 0,
             ages: None,
             made: HashMap::new(),
+            accepts: false,
+            taken: HashSet::new(),
         }
     }
 
@@ -100,6 +105,9 @@ impl Nat {
         loop {
             self.given += 1;
             let outside = match self.kind {
+                Kind::Stable(moved) if self.taken.contains(&(port + moved, to)) => {
+                    self.rng.u16(1024..)
+                }
                 Kind::Stable(moved) => {
                     let times = self.made.get(&port).map_or(0, |(_, times)| *times);
                     return port + moved + times * 51;
@@ -121,6 +129,13 @@ impl Nat {
         }
         let (at, mapped) = self.mappings.get(&(port, from))?;
         (now < *at + LIFETIME && *mapped == outside).then_some(port)
+    }
+
+    /// What comes from there is let in to nobody.
+    pub(super) fn refuses(&mut self, outside: u16, from: SocketAddr) {
+        if self.accepts {
+            self.taken.insert((outside, from));
+        }
     }
 
     /// What a relay sees of the range.

@@ -19,6 +19,8 @@ struct Node {
     id: PeerId,
     searches: Searches,
     sample: Sample,
+    /// Whether a relay sees fresh ports of it.
+    has_fresh: bool,
 }
 
 /// Two of them, the one with the smaller id first, and a relay.
@@ -47,6 +49,7 @@ impl Both {
             id: ids[at],
             searches: Searches::new(ids[at], true, fastrand::Rng::with_seed(at as u64)),
             sample: sample(at as u8 + 1, hard[at]),
+            has_fresh: true,
         };
         Self {
             nodes: [node(0), node(1)],
@@ -79,9 +82,16 @@ impl Both {
             for (who, step) in steps {
                 let now = self.now;
                 match step {
-                    Step::Sample(_) | Step::SampleNext(_) => {
+                    Step::Sample(_) => {
                         let sample = self.nodes[who].sample.clone();
                         self.nodes[who].searches.handle_sample(Some(sample), now);
+                    }
+                    Step::SampleNext(_, count) => {
+                        let node = &mut self.nodes[who];
+                        let mut sample = node.sample.clone();
+                        sample.ports.truncate(count);
+                        let sample = Some(sample).filter(|_| node.has_fresh);
+                        node.searches.handle_sample(sample, now);
                     }
                     Step::Ask(Ask { relay, peer, offer }) => {
                         let from = self.nodes[who].id;
@@ -123,6 +133,44 @@ fn one_offer_and_its_answer_begin_the_search_on_both_sides() {
     let (mut begun, _) = both.settle();
     begun.sort_by_key(|(who, _)| *who);
     assert_eq!(begun, [(0, Part::Answerer), (1, Part::Asker)]);
+}
+
+#[test]
+fn of_two_sides_that_are_not_symmetric_both_name_fresh_ports_and_rest_after_them() {
+    let mut both = Both::new([false, false]);
+    let found = Ended::Found {
+        socket: Socket::Opened(0),
+        remote: nat::RELAY[0],
+    };
+    for ended in [found, Ended::NotFound] {
+        both.want(0);
+        let (mut begun, reported) = both.settle();
+        begun.sort_by_key(|(who, _)| *who);
+        assert_eq!(begun, [(0, Part::Asker), (1, Part::Answerer)]);
+        assert_eq!(reported, []);
+        both.end(ended);
+        both.settle();
+    }
+    both.pass(59);
+    assert_eq!(both.due(), [0, 0]);
+    both.pass(1);
+    assert_eq!(both.due(), [1, 0]);
+}
+
+#[test]
+fn with_a_peer_that_names_no_fresh_ports_nothing_is_sent() {
+    for old in [0, 1] {
+        let mut both = Both::new([false, false]);
+        both.nodes[old].has_fresh = false;
+        both.want(0);
+        let not_tried = |who| (who, SearchOutcome::NotTried);
+        let (begun, mut reported) = both.settle();
+        reported.sort_by_key(|(who, _)| *who);
+        assert_eq!(
+            (begun, reported),
+            (vec![], vec![not_tried(0), not_tried(1)])
+        );
+    }
 }
 
 #[test]

@@ -173,9 +173,9 @@ fn the_range_is_looked_at_as_soon_as_there_is_a_relay() {
 }
 
 #[test]
-fn a_symmetric_side_offers_a_search_after_a_head_start_and_an_easy_side_waits_for_the_punch() {
+fn after_a_head_start_of_the_punch_a_symmetric_side_offers_a_search_and_an_easy_side_fresh_ports() {
     for is_hard in [true, false] {
-        let (mut node, _, peer, _) = relayed(is_hard);
+        let (mut node, known, peer, _) = relayed(is_hard);
         let ips = vec![THEIRS.parse().unwrap()];
         node.state
             .handle_punch(punch::Event::Listed { peer, ips }, node.now);
@@ -183,6 +183,16 @@ fn a_symmetric_side_offers_a_search_after_a_head_start_and_an_easy_side_waits_fo
         assert!(offered(&node.actions()).is_none());
         node.pass(Duration::from_millis(1));
         assert_eq!(offered(&node.actions()).is_some(), is_hard);
+        node.pass(Duration::from_millis(500));
+        let looks = Action::SampleNextPorts(known.peer, 2);
+        assert_eq!(node.actions().contains(&looks), !is_hard);
+        if !is_hard {
+            let mut sample = next_port().unwrap();
+            sample.ports.push((40008, 9_008));
+            node.state.handle_port_sample(Some(sample), node.now);
+            let own = offered(&node.actions()).unwrap().side;
+            assert_eq!((own.ports, own.fresh), (None, Some([9_007, 9_008])));
+        }
     }
 }
 
@@ -266,7 +276,7 @@ fn a_direct_path_moves_to_the_next_port_after_half_the_lifetime_of_its_mapping()
     let old = node.next_id();
     node.dialed(old, peer, &theirs);
     node.pass(Duration::from_secs(29));
-    let next = Action::SampleNextPort(known.peer);
+    let next = Action::SampleNextPorts(known.peer, 1);
     assert!(!node.actions().contains(&next));
     node.pass(Duration::from_secs(1));
     assert!(node.actions().contains(&next));
@@ -312,7 +322,8 @@ fn the_other_side_of_a_move_takes_offers_of_the_address_of_the_path_alone() {
         node.state
             .handle_introduction(known.peer, notice(peer, other), node.now);
         assert_eq!(
-            node.actions().contains(&Action::SampleNextPort(known.peer)),
+            node.actions()
+                .contains(&Action::SampleNextPorts(known.peer, 1)),
             takes
         );
         node.state.handle_port_sample(next_port(), node.now);

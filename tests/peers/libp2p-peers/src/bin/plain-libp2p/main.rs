@@ -3,6 +3,7 @@
 //! `plain-libp2p listen` reserves on a relay and waits; `plain-libp2p dial` reaches a peer through it and waits for a
 //! direct connection. Both print one JSON object per line on stdout. The other commands are the load of a benchmark.
 
+mod autonat;
 mod load;
 
 use std::{
@@ -42,6 +43,13 @@ enum Command {
     Listen,
     /// Be a relay without limits until killed.
     Relay,
+    /// Dial peers back by AutoNAT v2, as a relay with the default limits, until killed.
+    AutonatServe,
+    /// Have a server of AutoNAT v2 dial this peer back.
+    AutonatAsk {
+        /// The server.
+        server: Multiaddr,
+    },
     /// Reserve on the relay and count what comes over circuits, until killed.
     Receive {
         /// How many peers to be.
@@ -84,6 +92,8 @@ async fn main() -> anyhow::Result<()> {
         Command::Relay => return load::relay(cli.listen).await,
         Command::Receive { peers, bytes } => return load::receive(relay()?, peers, bytes).await,
         Command::Send { bytes, to } => return load::send(relay()?, to, bytes).await,
+        Command::AutonatServe => return autonat::serve(cli.listen).await,
+        Command::AutonatAsk { server } => return autonat::ask(server, cli.listen).await,
         Command::Listen | Command::Dial { .. } => {}
     }
     let started = Instant::now();
@@ -103,9 +113,11 @@ async fn main() -> anyhow::Result<()> {
         .context("cannot reach the relay")?;
     match cli.command {
         Command::Listen => peer.listen().await,
-        Command::Relay | Command::Receive { .. } | Command::Send { .. } => {
-            unreachable!("returned above")
-        }
+        Command::Relay
+        | Command::Receive { .. }
+        | Command::Send { .. }
+        | Command::AutonatServe
+        | Command::AutonatAsk { .. } => unreachable!("returned above"),
         Command::Dial {
             peer: target,
             timeout,

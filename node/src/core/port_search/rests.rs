@@ -1,0 +1,47 @@
+//! How long a peer rests after a search.
+
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+
+use super::searches::{Active, HOUR};
+use crate::core::search_report::{NoSearch, SearchOutcome};
+
+/// After the first search without a pair, the second, and each that follows.
+pub(super) const RESTS: [Duration; 3] = [
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+    Duration::from_secs(3_600),
+];
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rest {
+    pub(super) until: Instant,
+    pub(super) rung: usize,
+    /// The relay to ask when the rest is over, if this node wants the peer.
+    pub(super) relay: Option<PeerId>,
+}
+
+impl Active {
+    /// How long the peer rests after this end of the search, and how many searches in a row have then failed.
+    pub(super) fn rest(
+        &self,
+        outcome: SearchOutcome,
+        reason: Option<NoSearch>,
+        rung: usize,
+    ) -> (Duration, usize) {
+        match outcome {
+            // Fresh ports have cost a handful of packets.
+            SearchOutcome::Found | SearchOutcome::Needless if self.easy.is_some() => {
+                (Duration::ZERO, 0)
+            }
+            SearchOutcome::Found | SearchOutcome::Needless => (RESTS[0], 0),
+            // There may be fresh ports later.
+            SearchOutcome::NotTried if reason == Some(NoSearch::NotSymmetric) => (RESTS[1], 0),
+            SearchOutcome::NotTried => (HOUR, 0),
+            SearchOutcome::NotFound | SearchOutcome::Unanswered | SearchOutcome::NoSample => {
+                (RESTS[rung.min(2)], rung + 1)
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+/// Declares an enum whose variants have names: `Variant => "name"`. It gets `ALL`, in the order of the variants, and `as_str`.
+#[macro_export]
+macro_rules! named {
+    (
+        $(#[$meta:meta])*
+        $vis:vis enum $name:ident {
+            $($(#[$variant_meta:meta])* $variant:ident => $text:literal,)*
+        }
+    ) => {
+        $(#[$meta])*
+        $vis enum $name {
+            $($(#[$variant_meta])* $variant,)*
+        }
+
+        #[allow(dead_code, reason = "not each of these enums is listed outside of tests")]
+        impl $name {
+            /// All of them, in their order.
+            $vis const ALL: [Self; [$($text),*].len()] = [$(Self::$variant),*];
+
+            /// The name.
+            #[must_use]
+            $vis const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+    };
+}
