@@ -37,7 +37,7 @@ impl NodeState {
     }
 
     /// The addresses of relays to which connections are open.
-    pub(crate) fn connected_relays(&self) -> Vec<(PeerId, Multiaddr)> {
+    pub(crate) fn connected_addresses(&self) -> Vec<(PeerId, Multiaddr)> {
         let up = |relay: PeerId| {
             let legs: Vec<_> = self.relays.up(&relay).map(|leg| leg.addr.clone()).collect();
             legs.into_iter().map(move |addr| (relay, addr))
