@@ -1,11 +1,11 @@
 //! `p2pnode netcheck` behind each NAT of the lab, against what the lab knows about it; and what the wire carried meanwhile.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env,
-};
+#[path = "netcheck/predictions.rs"]
+mod predictions;
 
-use p2pnode_tests::{faults::Traffic, matrix, prelude::*, schema};
+use std::env;
+
+use p2pnode_tests::{faults::Traffic, prelude::*, schema};
 
 lab_tests! {
     a_public_host_is_named: is(NatKind::None, ["none", "none", "none"]);
@@ -24,19 +24,16 @@ lab_tests! {
     what_a_relay_reaches_of_a_full_cone_is_said: reached(NatKind::FullCone, true);
     what_no_relay_reaches_behind_a_filter_is_said: reached(NatKind::EimApdf, false);
     behind_a_nat64_relays_of_ip4_are_reached_by_name: nat64();
-    what_two_looks_predict_is_what_a_dial_does: predictions();
+    what_two_looks_predict_is_what_a_dial_does: predictions::run();
     where_udp_is_blocked_that_is_said: udp_blocked();
     without_a_relay_that_answers_nobody_is_reached: nobody();
+    a_relay_under_another_id_is_not_taken_for_it: other_id();
+    a_firewall_that_lets_out_a_part_of_the_range_is_named: part_of_the_range();
+    a_path_without_long_packets_promises_nothing: no_long_packets();
 }
 
 /// With this variable each NAT is looked at 20 times, and all pairs of the matrix are dialed.
 const LONG: &str = "P2PNODE_TEST_LONG";
-
-/// Pairs that are dialed otherwise.
-const PAIRS: [(NatKind, NatKind); 2] = [
-    (NatKind::Symmetric, NatKind::EimApdf),
-    (NatKind::Symmetric, NatKind::FullCone),
-];
 
 fn runs() -> usize {
     if env::var_os(LONG).is_some() { 20 } else { 2 }
@@ -80,14 +77,36 @@ async fn net() -> Result<Net> {
 
 /// One look: its exit code and its report.
 async fn look(name: &str, host: &Host, relays: &[&Relay]) -> Result<(i32, Event)> {
+    let relays = relays.iter();
+    let addresses = relays.flat_map(|relay| relay.addresses(host, &Transport::ALL));
+    let range = format!("{}-{}", RANGE.start(), RANGE.end());
+    look_at(name, host, &range, addresses).await
+}
+
+/// The same at addresses of relays, from another range.
+async fn look_at(
+    name: &str,
+    host: &Host,
+    range: &str,
+    addresses: impl IntoIterator<Item = String>,
+) -> Result<(i32, Event)> {
     let mut launch = Launch::new(name, bins()?.p2pnode)
         .args(["netcheck", "--json", "--port-range"])
-        .arg(format!("{}-{}", RANGE.start(), RANGE.end()));
-    for relay in relays {
-        for address in relay.addresses(host, &Transport::ALL) {
-            launch = launch.args(["--relay", &address]);
-        }
+        .arg(range);
+    for address in addresses {
+        launch = launch.args(["--relay", &address]);
     }
+    reported(launch, host).await
+}
+
+/// The same through the running node `a`.
+async fn ask(name: &str, lab: &Lab, host: &Host) -> Result<(i32, Event)> {
+    let socket = node::control_socket(lab.artifacts(), "a");
+    let launch = Launch::new(name, bins()?.p2pnode).args(["netcheck", "--json"]);
+    reported(launch.env(node::CONTROL_SOCKET, socket), host).await
+}
+
+async fn reported(launch: Launch, host: &Host) -> Result<(i32, Event)> {
     let ended = launch.on(host)?.ended().await?;
     let report = ended.all("netcheck").next().cloned();
     let report = report.with_context(|| ended.log)?;
@@ -159,7 +178,6 @@ async fn is(kind: NatKind, expected: [&str; 3]) -> Result<()> {
         .await?;
         ensure_nats(&report, kind, expected)?;
         let relayed: &[&str] = match expected[0] {
-            "symmetric" => &["eim-apdf", "symmetric"],
             "none" | "full-cone" | "address-restricted" => &[],
             _ => &["symmetric"],
         };
@@ -168,6 +186,9 @@ async fn is(kind: NatKind, expected: [&str; 3]) -> Result<()> {
             "{}",
             report.line
         );
+        let search = Vec::from_iter((expected[0] == "symmetric").then_some("eim-apdf"));
+        let verdict = &report.json["verdict"];
+        ensure!(verdict["search"] == json!(search), "{}", report.line);
         ensure!(
             report.json["verdict"]["unknown"] == json!([]),
             "{}",
@@ -226,23 +247,15 @@ async fn running() -> Result<()> {
         [&net.relay, &net.partner].map(|relay| relay.addresses(&side.host, &Transport::ALL));
     let args = NodeArgs::with_relays(addresses.concat(), &Transport::ALL);
     let node: Node = args.run_on(&side.host, "a")?.reserves(&side.host).await?;
-    let socket = node::control_socket(net.lab.artifacts(), "a");
     for run in 0..runs() {
-        let launch = Launch::new(format!("look-{run}"), bins()?.p2pnode)
-            .args(["netcheck", "--json"])
-            .env(node::CONTROL_SOCKET, &socket);
-        let ended = launch.on(&side.host)?.ended().await?;
-        let report = ended
-            .all("netcheck")
-            .next()
-            .cloned()
-            .with_context(|| ended.log.clone())?;
+        let name = format!("look-{run}");
+        let (code, report) = ask(&name, &net.lab, &side.host).await?;
         ensure_nats(
             &report,
             NatKind::EimApdfRewrite,
             ["eim-apdf-rewrite", "eim", "apdf"],
         )?;
-        ensure!(ended.code == 0, "{}", report.line);
+        ensure!(code == 0, "{}", report.line);
     }
     ensure!(
         node.process
@@ -268,15 +281,7 @@ async fn nat64() -> Result<()> {
     let named = named.map(|address| address.replacen(&ip, &format!("/dns/{NAME}/"), 1));
     let args = NodeArgs::with_relays(named.collect(), &Transport::ALL);
     let node = args.run_on(&a.host, "a")?.reserves(&a.host).await?;
-    let launch = Launch::new("look", bins()?.p2pnode)
-        .args(["netcheck", "--json"])
-        .env(
-            node::CONTROL_SOCKET,
-            node::control_socket(lab.artifacts(), "a"),
-        );
-    let ended = launch.on(&a.host)?.ended().await?;
-    let report = ended.all("netcheck").next().cloned();
-    let report = report.with_context(|| ended.log)?;
+    let (_, report) = ask("look", &lab, &a.host).await?;
     let found = checks(&report, "nat64").next();
     let text = found.and_then(|check| check["text"].as_str());
     ensure!(
@@ -304,13 +309,7 @@ async fn reached(kind: NatKind, expected: bool) -> Result<()> {
     let addresses = net.relay.addresses(&side.host, &Transport::ALL);
     let args = NodeArgs::with_relays(addresses, &Transport::ALL);
     let _node: Node = args.run_on(&side.host, "a")?.reserves(&side.host).await?;
-    let socket = node::control_socket(net.lab.artifacts(), "a");
-    let launch = Launch::new("look", bins()?.p2pnode)
-        .args(["netcheck", "--json"])
-        .env(node::CONTROL_SOCKET, &socket);
-    let ended = launch.on(&side.host)?.ended().await?;
-    let report = ended.all("netcheck").next().cloned();
-    let report = report.with_context(|| ended.log)?;
+    let (_, report) = ask("look", &net.lab, &side.host).await?;
     let mapping: Vec<&Value> = checks(&report, "mapping").collect();
     ensure!(mapping.len() == 2, "over UDP and TCP: {}", report.line);
     for check in mapping {
@@ -322,109 +321,6 @@ async fn reached(kind: NatKind, expected: bool) -> Result<()> {
     }
     side.settle().await?;
     side.keeps_range().await
-}
-
-/// The peer class of a side in a family, by the name of its NAT.
-fn class(report: &Event, family: &str) -> Option<&'static str> {
-    let nat = checks(report, "nat").find(|nat| nat["family"] == family)?;
-    Some(match nat["kind"].as_str()? {
-        "none" => "public",
-        "full-cone" => "full-cone",
-        "address-restricted" => "address-restricted",
-        "symmetric" => "symmetric",
-        _ => "eim-apdf",
-    })
-}
-
-/// What both looks say about a dial.
-fn predicted(a: &Event, b: &Event) -> &'static str {
-    let is_direct = |of: &Event, peer: &str| {
-        let direct = of.json["verdict"]["direct"].as_array();
-        direct.is_some_and(|direct| direct.iter().any(|class| class == peer))
-    };
-    let families = ["ip4", "ip6"].into_iter();
-    let mut shared = families.filter_map(|family| Some((class(a, family)?, class(b, family)?)));
-    match shared.next() {
-        Some((of_a, of_b)) if is_direct(a, of_b) && is_direct(b, of_a) => "direct",
-        Some(_) | None => "relayed",
-    }
-}
-
-async fn predictions() -> Result<()> {
-    let net = net().await?;
-    let mut pairs = PAIRS.to_vec();
-    if env::var_os(LONG).is_some() {
-        pairs = matrix::cells()
-            .iter()
-            .map(|cell| (cell.a, cell.b))
-            .collect();
-        pairs.dedup();
-    }
-    // A lab takes one host after another.
-    let kinds: BTreeSet<NatKind> = pairs.iter().flat_map(|(a, b)| [*a, *b]).collect();
-    let mut looks = Vec::new();
-    for kind in kinds {
-        looks.push((kind, Peer::new(&net.lab, kind.name(), kind).await?));
-    }
-    let mut reports = BTreeMap::new();
-    for some in looks.chunks(3) {
-        let report = |at: usize| report(&net, some.get(at));
-        let (a, b, c) = tokio::try_join!(report(0), report(1), report(2))?;
-        reports.extend([a, b, c].into_iter().flatten());
-    }
-    let mut sides = Vec::new();
-    for (at, (a, b)) in pairs.into_iter().enumerate() {
-        let [from, to] = [format!("a{at}"), format!("b{at}")];
-        let caller = Peer::new(&net.lab, &from, a).await?;
-        let called = Peer::new(&net.lab, &to, b).await?;
-        let expected = predicted(&reports[&a], &reports[&b]);
-        sides.push(Sides {
-            at,
-            pair: format!("{a} x {b}"),
-            caller,
-            called,
-            expected,
-        });
-    }
-    for some in sides.chunks(3) {
-        let dial = |at: usize| dial(&net, some.get(at));
-        tokio::try_join!(dial(0), dial(1), dial(2))?;
-    }
-    Ok(())
-}
-
-async fn report(net: &Net, side: Option<&(NatKind, Peer)>) -> Result<Option<(NatKind, Event)>> {
-    let Some((kind, side)) = side else {
-        return Ok(None);
-    };
-    let name = format!("look-{kind}");
-    let (_, report) = look(&name, &side.host, &[&net.relay, &net.partner]).await?;
-    Ok(Some((*kind, report)))
-}
-
-/// The two sides of a pair, and what is predicted for them.
-struct Sides {
-    at: usize,
-    pair: String,
-    caller: Peer,
-    called: Peer,
-    expected: &'static str,
-}
-
-/// Dials from one side to the other.
-async fn dial(net: &Net, sides: Option<&Sides>) -> Result<()> {
-    let Some(sides) = sides else {
-        return Ok(());
-    };
-    let [from, to, dial] = ["a", "b", "dial"].map(|name| format!("{name}{}", sides.at));
-    let (relay, over) = (&net.relay, &Transport::ALL);
-    let (called, caller) = tokio::try_join!(
-        relay.node(&to, &sides.called.host, over),
-        relay.node(&from, &sides.caller.host, over)
-    )?;
-    let dial = caller.dial(&dial, &called.id).await?;
-    let result = dial.is(sides.expected);
-    result.map(drop).with_context(|| sides.pair.clone())
 }
 
 async fn udp_blocked() -> Result<()> {
@@ -459,5 +355,68 @@ async fn nobody() -> Result<()> {
         "{code}: {}",
         report.line
     );
+    side.keeps_range().await
+}
+
+/// STUN shows no id, so a handshake has to.
+async fn other_id() -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::EimApdf).await?;
+    let [there, wanted] = [&net.relay.id, &net.partner.id].map(ToString::to_string);
+    let of_relay = net.relay.addresses(&side.host, &Transport::ALL).into_iter();
+    let wrong: Vec<String> = of_relay.map(|at| at.replace(&there, &wanted)).collect();
+    let right = net.relay.addresses(&side.host, &Transport::ALL);
+    for (name, addresses, expected) in [
+        ("wrong", wrong.clone(), 4),
+        ("beside", [wrong, right].concat(), 0),
+    ] {
+        let (code, report) = look_at(name, &side.host, "40000-40050", addresses).await?;
+        ensure!(code == expected, "{name}: {code}: {}", report.line);
+        for check in checks(&report, "relay") {
+            let text = check["text"].as_str().unwrap_or("");
+            let is_right = match text.starts_with(&wanted) {
+                true => check["remedy"]["id"] == "wrong_peer" && text.matches(&there).count() == 2,
+                false => check["status"] == "ok",
+            };
+            ensure!(is_right, "{name}: {check}");
+        }
+    }
+    side.keeps_range().await
+}
+
+async fn part_of_the_range() -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::RangeFirewall).await?;
+    // The firewall lets out those up to 40050.
+    let addresses = [&net.relay, &net.partner];
+    let addresses = addresses.map(|relay| relay.addresses(&side.host, &Transport::ALL));
+    let (_, report) = look_at("look", &side.host, "40030-40080", addresses.concat()).await?;
+    let ranges: Vec<&Value> = checks(&report, "range").collect();
+    ensure!(ranges.len() == 2, "over UDP and TCP: {}", report.line);
+    for range in ranges {
+        ensure!(range["remedy"]["id"] == "range_blocked", "{range}");
+        let text = range["text"].as_str().unwrap_or("");
+        let (_, ports) = text.split_once("; out: 40030, ").context("ports")?;
+        let (out, lost) = ports.split_once("; no answer: ").context("ports")?;
+        let lost = lost.split(';').next().unwrap_or(lost);
+        ensure!(out.split(", ").all(|port| port <= "40050"), "{range}");
+        ensure!(lost.split(", ").all(|port| port > "40050"), "{range}");
+    }
+    let udp = checks(&report, "udp").next().context("a check")?;
+    ensure!(udp["status"] == "ok", "{udp}");
+    Ok(())
+}
+
+async fn no_long_packets() -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::EimApdf).await?;
+    side.site.narrow(1000)?;
+    let (code, report) = look("look", &side.host, &[&net.relay, &net.partner]).await?;
+    ensure!(code == 4, "{code}: {}", report.line);
+    for check in checks(&report, "relay").chain(checks(&report, "mtu")) {
+        let is_it = check["status"] == "fail" && check["remedy"]["id"] == "mtu";
+        ensure!(is_it, "{check}: {}", report.line);
+    }
+    ensure!(report.json["verdict"]["direct"] == json!([]));
     side.keeps_range().await
 }

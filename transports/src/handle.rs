@@ -8,27 +8,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::multiaddr::Multiaddr;
+use libp2p::{PeerId, core::Endpoint, multiaddr::Multiaddr};
 use p2pnode_protocol::{Family, Reach, Transport};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
-use crate::net::{
-    addr::to_socket_addr,
-    budget::Budgets,
-    datagrams::Datagrams,
-    error::Error,
-    found::FoundSocket,
-    kin::Kin,
-    learned::Learned,
-    pool::{Exhausted, PoolCounts},
-    ports::{Claim, Lease},
-    punches::{PunchGuard, Punches, Remote},
-    range::PortRange,
-    record::Sockets,
-    shared::Shared,
-    socket::{self, Segments},
-    stun::StunClient,
+use crate::{
+    net::{
+        addr::to_socket_addr,
+        budget::Budgets,
+        datagrams::Datagrams,
+        error::Error,
+        found::FoundSocket,
+        kin::Kin,
+        learned::Learned,
+        pool::{Exhausted, PoolCounts},
+        ports::{Claim, Lease},
+        punches::{PunchGuard, Punches, Remote},
+        range::PortRange,
+        record::Sockets,
+        shared::Shared,
+        socket::{self, Segments},
+        stun::StunClient,
+    },
+    tcp::auth::Offer,
 };
 
 /// What a node reads of the transport that [`build`](crate::build) made, and the punches that it announces. Cheap to clone. Works
@@ -162,17 +165,72 @@ impl Handle {
         Ok(ClaimedTcp { lease, family })
     }
 
+    /// As [`claim_udp`](Self::claim_udp), at `port` or at a port near it. `None` if they are taken.
+    #[must_use]
+    pub fn claim_udp_near(&self, family: Family, port: u16) -> Option<ClaimedUdp> {
+        let (claim, socket) = self.shared.ports.claim_udp_near(family, port)?;
+        socket.set_nonblocking(true).ok()?;
+        let socket = UdpSocket::from_std(socket).ok()?;
+        Some(ClaimedUdp { socket, claim })
+    }
+
+    /// Why there is no punch socket of this transport and family: no port of the range was left for it. `None` if there is one, or
+    /// if the host lacks the family.
+    #[must_use]
+    pub fn unbound_for(&self, transport: Transport, family: Family) -> Option<Exhausted> {
+        self.shared.ports.unbound_for(transport, family)
+    }
+
+    /// Who answers QUIC at `remote`, as a handshake from the punch socket proves. The connection ends with it, and is none of the
+    /// swarm's.
+    ///
+    /// # Errors
+    ///
+    /// What the handshake failed with, [`Error::NoSocket`] without a punch socket of that family.
+    pub async fn identify_quic(&self, remote: SocketAddr) -> Result<PeerId, Error> {
+        let family = Family::from(remote.ip());
+        let identify = self.shared.identifying.quic().get(&family).cloned();
+        let identify = identify.ok_or_else(|| Error::NoSocket {
+            transport: Transport::Quic,
+            family,
+            reason: "none is open".to_owned(),
+        })?;
+        identify(remote).await
+    }
+
+    /// Who answers on a TCP connection to `remote`, as a handshake proves. The connection ends with it.
+    ///
+    /// # Errors
+    ///
+    /// What the handshake failed with, [`Error::TransportDisabled`] without TCP.
+    pub async fn identify_tcp(
+        &self,
+        stream: TcpStream,
+        remote: SocketAddr,
+    ) -> Result<PeerId, Error> {
+        let transport = Transport::Tcp;
+        let upgrade = self.shared.identifying.tcp.get();
+        let upgrade = upgrade.ok_or(Error::TransportDisabled { transport })?;
+        let stream = libp2p::tcp::tokio::TcpStream(stream);
+        let connection = upgrade.apply(stream, remote, Endpoint::Dialer, Offer::Both);
+        Ok(connection.await?.0)
+    }
+
     /// A TCP connection from the punch port to `remote`, alongside the port's listener. It ends with a reset, so that its 4-tuple is
     /// free at once.
     ///
     /// # Errors
     ///
     /// `NotConnected` without a punch port of that family, and what the system says.
-    pub async fn connect_from_punch(&self, remote: SocketAddr) -> io::Result<TcpStream> {
+    pub async fn connect_from_punch(
+        &self,
+        remote: SocketAddr,
+        segments: Segments,
+    ) -> io::Result<TcpStream> {
         let of = (Transport::Tcp, Family::from(remote.ip()));
         let port = self.punch_ports().get(&of).copied();
         let port = port.ok_or(io::ErrorKind::NotConnected)?;
-        let stream = socket::connect(port, remote, Segments::Full).await?;
+        let stream = socket::connect(port, remote, segments).await?;
         socket::reset_on_close(&stream)?;
         Ok(stream)
     }
@@ -296,8 +354,8 @@ impl ClaimedTcp {
     /// # Errors
     ///
     /// What the system says.
-    pub async fn connect(&self, remote: SocketAddr) -> io::Result<TcpStream> {
-        let stream = socket::connect(self.port(), remote, Segments::Full).await?;
+    pub async fn connect(&self, remote: SocketAddr, segments: Segments) -> io::Result<TcpStream> {
+        let stream = socket::connect(self.port(), remote, segments).await?;
         socket::reset_on_close(&stream)?;
         Ok(stream)
     }

@@ -96,6 +96,7 @@ pub use crate::{
         record::Sockets,
         snat::{KeptPorts, KeptRule},
         sock_diag::State as TcpState,
+        socket::Segments,
         stun::{Expected, StunAnswer, StunClient, read_stun},
         stun_socket::{Received, StunHandler, StunSocket, WeakStunSocket},
     },

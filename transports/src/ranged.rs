@@ -80,6 +80,10 @@ impl Ranged {
             None
         };
         let upgrade = Upgrade::new(keypair, tls, shared.budgets.clone())?;
+        if config.tcp {
+            // Nobody has set it before.
+            let _ = shared.identifying.tcp.set(upgrade.clone());
+        }
         let mut this = Self {
             listeners: Listeners::new(quic.clone(), upgrade.clone(), config.tcp, None),
             punches_first: false,

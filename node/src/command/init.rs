@@ -43,8 +43,7 @@ pub(super) fn execute(global: &Global, args: &InitArgs) -> anyhow::Result<Exit> 
         Key::Throwaway { .. } => return Ok(Exit::Usage),
     };
     if let Some(path) = path {
-        let reserve =
-            command::block_on(async { Ok(netcheck::unreserved(config.dial.port_range).await) })?;
+        let reserve = netcheck::unreserved(config.dial.port_range);
         let host = host(&config, reserve);
         command::print(&next(&path, id, &answers, &host))?;
     }

@@ -3,10 +3,14 @@
 use std::{io, time::Duration};
 
 use anyhow::Context as _;
-use libp2p::identity::Keypair;
+use libp2p::{
+    PeerId,
+    core::{muxing::StreamMuxerBox, transport::Boxed},
+    identity::Keypair,
+};
 use p2pnode_daemon::{command::print, exit::Exit, identity, terminal};
 use p2pnode_protocol::to_json;
-use p2pnode_transports::Interfaces;
+use p2pnode_transports::{Handle, Interfaces};
 
 use crate::{
     config::{Config, Key},
@@ -36,19 +40,43 @@ pub(crate) async fn through(client: &Client, wish: Wish) -> anyhow::Result<Exit>
 
 /// Prints what a node with this configuration would see.
 pub(crate) async fn alone(config: &Config, wish: Wish) -> anyhow::Result<Exit> {
-    let dial = &config.dial;
-    let settings = p2pnode_transports::Config {
-        range: dial.port_range,
-        quic: dial.quic,
-        tcp: dial.tcp,
-        family: dial.family,
-        congestion: dial.congestion,
+    let mut node: Option<Alone> = None;
+    let look = async || {
+        // Ports may have become free since.
+        drop(node.take_if(|node| node.sockets.unbound().is_some()));
+        let sockets = match &node {
+            Some(node) => node.sockets.clone(),
+            None => node.insert(Alone::new(config)?).sockets.clone(),
+        };
+        let plan = Plan::new(config, sockets);
+        Ok(plan.look(Known::default(), wish.lifetime).await)
     };
-    let (_transport, sockets) = p2pnode_transports::build(&keypair(config), settings)
-        .context("cannot set up the transports")?;
-    let plan = Plan::new(config, sockets);
-    let look = async || Ok(plan.look(Known::default(), wish.lifetime).await);
     repeat(wish, look).await
+}
+
+/// The sockets of a node of its own.
+struct Alone {
+    _transport: Boxed<(PeerId, StreamMuxerBox)>,
+    sockets: Handle,
+}
+
+impl Alone {
+    fn new(config: &Config) -> anyhow::Result<Self> {
+        let dial = &config.dial;
+        let settings = p2pnode_transports::Config {
+            range: dial.port_range,
+            quic: dial.quic,
+            tcp: dial.tcp,
+            family: dial.family,
+            congestion: dial.congestion,
+        };
+        let (transport, sockets) = p2pnode_transports::build(&keypair(config), settings)
+            .context("cannot set up the transports")?;
+        Ok(Self {
+            _transport: transport,
+            sockets,
+        })
+    }
 }
 
 async fn repeat(

@@ -11,6 +11,7 @@ pub(crate) mod error;
 pub(crate) mod family;
 pub(crate) mod found;
 pub(crate) mod holder;
+pub(crate) mod identify;
 pub(crate) mod interfaces;
 pub(crate) mod kin;
 pub(crate) mod learned;

@@ -62,6 +62,11 @@ impl PortPool {
         Ok(port)
     }
 
+    /// Claims this port if it is free at `now`.
+    pub(crate) fn claim_free(&mut self, port: u16, now: Instant) -> bool {
+        self.is_free(port, now) && self.claim_port(port)
+    }
+
     /// Claims this very port: once more where it is in use, early where it cools. For a second socket on a number that is
     /// ours already, and for a socket whose bind is the proof that the port is free. `false` outside the range.
     pub(crate) fn claim_port(&mut self, port: u16) -> bool {

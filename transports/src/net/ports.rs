@@ -32,6 +32,9 @@ const NAMED: usize = 3;
 /// The shortest interval of looking up the holders: that reads all of `/proc`, and a node without ports dials often.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How far from a port another one still stands for it.
+const NEAR: u16 = 8;
+
 pub(crate) struct Ports {
     range: PortRange,
     inner: Mutex<Inner>,
@@ -116,6 +119,13 @@ impl Ports {
         Some(exhausted.clone())
     }
 
+    /// The same of one transport and family.
+    pub(crate) fn unbound_for(&self, transport: Transport, family: Family) -> Option<Exhausted> {
+        let (inner, of) = (self.lock(), (transport, family));
+        let (_, exhausted) = inner.exhausted.get(&of)?;
+        (!inner.punch.contains_key(&of)).then(|| exhausted.clone())
+    }
+
     /// Opens a punch socket on a port of the range: the number of another punch socket if possible, so that one pinhole in a
     /// firewall serves all; otherwise the first that can be bound. Ports of which the kernel still ends a connection come
     /// last. If it leads to a relay, the connection to that relay would need another port.
@@ -198,6 +208,33 @@ impl Ports {
         self.lock_free_port(&[], family).map_err(|_| Exhausted {
             range: self.range,
             holders: Vec::new(),
+        })
+    }
+
+    /// The same at `port`, or at a port near it: `None` if they are taken.
+    pub(crate) fn claim_udp_near(
+        self: &Arc<Self>,
+        family: Family,
+        port: u16,
+    ) -> Option<(Claim, UdpSocket)> {
+        let away = (0..=NEAR).flat_map(|by| [port.checked_sub(by), port.checked_add(by)]);
+        let mut near = away.flatten().filter(|port| self.range.contains(*port));
+        near.find_map(|port| {
+            if !self.lock().pool.claim_free(port, Instant::now()) {
+                return None;
+            }
+            let mut claim = Claim {
+                ports: Arc::clone(self),
+                port,
+                cool: None,
+            };
+            match socket::lock(family, port) {
+                Ok(lock) => Some((claim, lock)),
+                Err(_) => {
+                    claim.cool = Some(TAKEN);
+                    None
+                }
+            }
         })
     }
 

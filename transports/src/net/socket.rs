@@ -86,7 +86,7 @@ pub(crate) fn set_hops(socket: &tokio::net::UdpSocket, hops: Option<u8>) -> io::
 
 /// The most that a TCP packet carries, each way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Segments {
+pub enum Segments {
     /// What the links of both ends take.
     Full,
     /// As much as fits wherever QUIC does.

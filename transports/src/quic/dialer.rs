@@ -89,6 +89,8 @@ impl Dialer {
             })
         })?;
         tracing::debug!(port = claim.port(), %family, "quic punch socket opened");
+        let identifying = &self.shared.identifying;
+        identifying.quic().insert(family, socket.identify());
         self.sockets.insert(
             family,
             PunchSocket {
@@ -190,11 +192,19 @@ impl Dialer {
                     Poll::Ready(None) => {
                         tracing::warn!(%family, "quic punch socket closed");
                         self.sockets.remove(&family);
+                        self.shared.identifying.quic().remove(&family);
                     }
                 }
             }
         }
         Poll::Pending
+    }
+}
+
+impl Drop for Dialer {
+    fn drop(&mut self) {
+        // They would keep the sockets open.
+        self.shared.identifying.quic().clear();
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::{PeerId, core::muxing::StreamMuxerBox};
 use quinn::{Connecting, Endpoint, Incoming, TokioRuntime, VarInt, crypto::rustls::HandshakeData};
 use rustls::pki_types::CertificateDer;
 
@@ -21,7 +21,10 @@ use super::{
     stun::SharedSocket,
 };
 use crate::{
-    net::{connection::Connection, punches::Punches, socket, stun_socket::StunHandler},
+    net::{
+        connection::Connection, identify::Identify, punches::Punches, socket,
+        stun_socket::StunHandler,
+    },
     tls,
 };
 
@@ -149,6 +152,27 @@ impl Socket {
         }
     }
 
+    /// Who answers at an address, as a handshake proves. The connection ends with it.
+    pub(super) fn identify(&self) -> Identify {
+        let (endpoint, settings) = (self.endpoint.clone(), Arc::clone(&self.settings));
+        let restraint = Arc::clone(&self.restraint);
+        Arc::new(move |remote| {
+            let (endpoint, client) = (endpoint.clone(), settings.client.clone());
+            restraint.lift(remote);
+            async move {
+                let connecting = endpoint.connect_with(client, remote, "l");
+                let connecting =
+                    connecting.map_err(|error| Failure::from(error).dialing(remote))?;
+                let authenticated = authenticated(connecting).await;
+                let (peer, connection) =
+                    authenticated.map_err(|failure| failure.dialing(remote))?;
+                connection.close(VarInt::from_u32(0), &[]);
+                Ok(peer)
+            }
+            .boxed()
+        })
+    }
+
     /// The next inbound connection. `None` once the socket is closed or has failed.
     pub(super) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted>> {
         loop {
@@ -219,7 +243,7 @@ async fn dial(
     handshake(endpoint.connect_with(client, remote, "l")?, &settings).await
 }
 
-async fn handshake(connecting: Connecting, settings: &Settings) -> Result<Connection, Failure> {
+async fn authenticated(connecting: Connecting) -> Result<(PeerId, quinn::Connection), Failure> {
     let connection = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting)
         .await
         .map_err(|_| Failure::TimedOut)??;
@@ -228,6 +252,11 @@ async fn handshake(connecting: Connecting, settings: &Settings) -> Result<Connec
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
     let certificates = identity.as_deref().map(Vec::as_slice);
     let peer = tls::peer(certificates).map_err(Failure::Certificate)?;
+    Ok((peer, connection))
+}
+
+async fn handshake(connecting: Connecting, settings: &Settings) -> Result<Connection, Failure> {
+    let (peer, connection) = authenticated(connecting).await?;
     let data = connection.handshake_data();
     let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
     let protocol = data.as_ref().and_then(|data| data.protocol.as_deref());

@@ -1,13 +1,19 @@
 //! From facts to checks and a verdict.
 
-use p2pnode_transports::{Family, PortRange, Transport};
+use std::{collections::BTreeSet, net::IpAddr};
+
+use p2pnode_transports::{Family, Transport};
 
 use super::{
-    Allocation, Answer, Check, Facts, Filtering, HostFacts, Id, Kind, Leg, Lifetime, Mapping, Nat,
-    Nat64, NetcheckEvent, PathFacts, PeerClass, RelayFacts, Report, Status, Verdict,
-    mapping::{is_open, mappings},
+    Allocation, Check, Facts, Filtering, Id, Kind, Leg, Lifetime, Mapping, Nat, Nat64,
+    NetcheckEvent, PathFacts, Report, Status,
+    host::host,
+    mapping::mappings,
     nat::AllocationKind,
+    range::{gets_out, range},
+    relay::{came, legs, of_relay, takes_short, udp},
     report::{check, of_path},
+    verdict::verdict,
 };
 
 use crate::{config::Rotate, core::finding::Remedy};
@@ -19,13 +25,13 @@ const CLOCK_OK_MS: u64 = 5_000;
 const CLOCK_BAD_MS: u64 = 60_000;
 
 /// The payload that QUIC needs.
-const LEAST_PAYLOAD: u16 = 1200;
+pub(super) const LEAST_PAYLOAD: u16 = 1200;
 
 /// The longest that is tried: what IPv6 leaves of 1,500 bytes. quinn looks no further.
 pub(crate) const FULL_PAYLOAD: u16 = 1452;
 
 /// Connections are kept alive at least this often, in seconds.
-const KEPT_ALIVE: u32 = 15;
+pub(super) const KEPT_ALIVE: u32 = 15;
 
 /// What `facts` mean.
 pub(crate) fn assess(facts: &Facts) -> Report {
@@ -36,21 +42,18 @@ pub(crate) fn assess(facts: &Facts) -> Report {
         .map(|relay| of_relay(relay, facts))
         .collect();
     checks.extend(udp(facts));
-    let answered: Vec<&PathFacts> = facts
-        .paths
-        .iter()
-        .filter(|path| is_up(path, facts))
-        .collect();
-    checks.extend(answered.iter().filter_map(|path| range(path, facts)));
+    let paths = facts.paths.iter();
+    let shows = paths.filter(|path| came(path, facts) || gets_out(path));
+    let shows: Vec<&PathFacts> = shows.collect();
+    checks.extend(shows.iter().filter_map(|path| range(path, facts)));
+    let answered = shows.into_iter().filter(|path| came(path, facts));
+    let answered: Vec<&PathFacts> = answered.collect();
     let nats: Vec<(&PathFacts, Nat)> = answered.iter().map(|path| (*path, nat(path))).collect();
     checks.extend(nats.iter().map(|(path, nat)| of_nat(path, nat)));
     checks.extend(nats.iter().filter_map(|(path, nat)| hairpin(path, nat)));
-    checks.extend(answered.iter().filter_map(|path| mtu(path)));
-    checks.extend(
-        answered
-            .iter()
-            .filter_map(|path| lifetime(path, facts.rotate)),
-    );
+    checks.extend(answered.iter().filter_map(|path| mtu(path, facts)));
+    let lifetimes = answered.iter();
+    checks.extend(lifetimes.filter_map(|path| lifetime(path, facts.rotate)));
     checks.extend(mappings(facts));
     checks.push(nat64(facts));
     checks.push(clock(facts));
@@ -60,118 +63,6 @@ pub(crate) fn assess(facts: &Facts) -> Report {
         checks,
         verdict: verdict(&nats, facts),
     }
-}
-
-fn of_relay(relay: &RelayFacts, facts: &Facts) -> Check {
-    let leg = |leg: &Leg| {
-        let name = format!("{}/{}", leg.transport, leg.family);
-        match &leg.answer {
-            Answer::After(rtt) => format!("{name} {:.1} ms", rtt.as_secs_f64() * 1000.0),
-            Answer::Silent => format!("{name} no answer"),
-            Answer::Failed(why) | Answer::Unresolved(why) => format!("{name} unreachable ({why})"),
-        }
-    };
-    let legs: Vec<String> = relay.legs.iter().map(leg).collect();
-    let answers = relay
-        .legs
-        .iter()
-        .filter(|leg| leg.answer.is_there())
-        .count();
-    let status = match answers {
-        0 => Status::Fail,
-        some if some < relay.legs.len() => Status::Warn,
-        _ => Status::Ok,
-    };
-    let is_unresolved = |leg: &Leg| matches!(leg.answer, Answer::Unresolved(_));
-    let remedy = match relay.legs.iter().any(is_unresolved) {
-        true => Some(Remedy::resolver()),
-        false => (answers == 0).then(|| Remedy::unreachable(facts.range)),
-    };
-    check(
-        Id::Relay,
-        status,
-        format!("{}: {}", relay.relay, legs.join(", ")),
-        remedy,
-    )
-}
-
-fn legs(facts: &Facts) -> impl Iterator<Item = &Leg> {
-    facts.relays.iter().flat_map(|relay| &relay.legs)
-}
-
-/// Whether a relay answers over the transport and family of a path.
-fn is_up(path: &PathFacts, facts: &Facts) -> bool {
-    legs(facts).any(|leg| {
-        (leg.transport, leg.family) == (path.transport, path.family) && leg.answer.is_there()
-    })
-}
-
-fn udp(facts: &Facts) -> Option<Check> {
-    let over = |transport: Transport| legs(facts).filter(move |leg| leg.transport == transport);
-    let answers = |transport| over(transport).any(|leg| leg.answer.is_there());
-    over(Transport::Quic).next()?;
-    Some(match (answers(Transport::Quic), answers(Transport::Tcp)) {
-        (true, _) => check(
-            Id::Udp,
-            Status::Ok,
-            "UDP gets out, and answers come in",
-            None,
-        ),
-        (false, true) => check(
-            Id::Udp,
-            Status::Fail,
-            "udp_blocked: no UDP comes back, and TCP does",
-            Some(Remedy::udp_blocked(facts.range)),
-        ),
-        (false, false) => check(
-            Id::Udp,
-            Status::Unknown,
-            "unknown: no relay answers over TCP either; it takes one that does",
-            None,
-        ),
-    })
-}
-
-fn range(path: &PathFacts, facts: &Facts) -> Option<Check> {
-    if path.sample.is_empty() {
-        return None;
-    }
-    let range = facts.range;
-    let out: Vec<_> = path
-        .sample
-        .iter()
-        .filter_map(|(port, mapped)| Some((*port, (*mapped)?)))
-        .collect();
-    let sampled = path.sample.len();
-    let kept = out
-        .iter()
-        .filter(|(port, mapped)| *port == mapped.port())
-        .count();
-    let seen = match kept {
-        all if all == out.len() => "seen as themselves".to_owned(),
-        0 => "seen at other ports".to_owned(),
-        some => format!("{some} of them seen as themselves"),
-    };
-    let text = format!(
-        "{range}: {} of {sampled} sampled ports get out, {seen}",
-        out.len()
-    );
-    let check = match out.len() {
-        0 => check(
-            Id::Range,
-            Status::Unknown,
-            format!("{range}: no relay says how it sees the ports; it takes one that answers STUN"),
-            Some(Remedy::newer_relay()),
-        ),
-        all if all == sampled => check(Id::Range, Status::Ok, text, None),
-        _ => check(
-            Id::Range,
-            Status::Fail,
-            format!("range_blocked: {text}"),
-            Some(Remedy::range_blocked(range)),
-        ),
-    };
-    Some(of_path(path, check))
 }
 
 fn nat(path: &PathFacts) -> Nat {
@@ -215,13 +106,11 @@ fn of_nat(path: &PathFacts, nat: &Nat) -> Check {
         }
         (None, AllocationKind::Preserved | AllocationKind::Unknown) => "ports unknown".to_owned(),
     };
-    let asked_nobody = path.seen.iter().all(|seen| seen.mapped.is_none());
     let (status, remedy) = match nat.kind {
         Kind::None | Kind::FullCone | Kind::AddressRestricted => (Status::Ok, None),
         Kind::EimApdf | Kind::EimApdfRewrite | Kind::Firewall => (Status::Warn, None),
         Kind::Symmetric => (Status::Fail, Some(Remedy::preserve_range())),
-        Kind::Unknown if asked_nobody => (Status::Unknown, Some(Remedy::newer_relay())),
-        Kind::Unknown => (Status::Unknown, Some(Remedy::second_relay())),
+        Kind::Unknown => (Status::Unknown, Some(what_it_takes(path))),
     };
     let text = format!(
         "mapping {}, filtering {}, {ports} ({})",
@@ -236,6 +125,20 @@ fn of_nat(path: &PathFacts, nat: &Nat) -> Check {
     of_path(path, nat_check)
 }
 
+/// What shows a NAT whose kind is unknown.
+fn what_it_takes(path: &PathFacts) -> Remedy {
+    let seen = path.seen.iter().filter(|seen| seen.mapped.is_some());
+    let by: BTreeSet<IpAddr> = seen.map(|seen| seen.by.ip()).collect();
+    let has_two = path.has_partner || by.len() > 1;
+    match (by.is_empty(), path.lacks_port) {
+        (true, false) => Remedy::newer_relay(),
+        (true, true) => Remedy::few_ports(),
+        (false, true) if has_two => Remedy::few_ports(),
+        (false, _) if has_two && !path.has_partner => Remedy::partners(),
+        (false, _) => Remedy::second_relay(),
+    }
+}
+
 fn hairpin(path: &PathFacts, nat: &Nat) -> Option<Check> {
     if nat.mapping == Mapping::None {
         return None;
@@ -248,14 +151,21 @@ fn hairpin(path: &PathFacts, nat: &Nat) -> Option<Check> {
     Some(of_path(path, check(Id::Hairpin, Status::Ok, text, None)))
 }
 
-fn mtu(path: &PathFacts) -> Option<Check> {
+fn mtu(path: &PathFacts, facts: &Facts) -> Option<Check> {
     let payload = path.payload?;
     if path.transport == Transport::Tcp {
         let check = match payload {
+            // A handshake has shown that these get through.
+            0 if takes_short(path, facts) => check(
+                Id::Mtu,
+                Status::Warn,
+                "mtu: full TCP segments do not get through; the node uses short ones",
+                Some(Remedy::segments()),
+            ),
             0 => check(
                 Id::Mtu,
                 Status::Fail,
-                "mtu: full TCP segments do not get through, and short ones do",
+                "mtu: full TCP segments do not get through, and no handshake ends with short ones",
                 Some(Remedy::segments()),
             ),
             _ => check(Id::Mtu, Status::Ok, "full segments get through", None),
@@ -345,7 +255,14 @@ fn nat64(facts: &Facts) -> Check {
 
 fn clock(facts: &Facts) -> Check {
     let Some(ahead) = facts.clock_ahead else {
-        let text = "unknown: no relay has shown its clock; it takes one of this release";
+        let has_seen = |path: &PathFacts| path.seen.iter().any(|seen| seen.mapped.is_some());
+        let text = if facts.paths.iter().any(has_seen) {
+            "unknown: no relay has shown its clock; it takes one of this release"
+        } else if legs(facts).any(|leg| leg.answer.is_there()) {
+            "unknown: no relay answers STUN; it takes one of this release"
+        } else {
+            "unknown: no relay answers"
+        };
         return check(Id::Clock, Status::Unknown, text, None);
     };
     let off = ahead.unsigned_abs();
@@ -356,114 +273,4 @@ fn clock(facts: &Facts) -> Check {
         CLOCK_OK_MS..CLOCK_BAD_MS => check(Id::Clock, Status::Warn, text, Some(Remedy::clock())),
         _ => check(Id::Clock, Status::Fail, text, Some(Remedy::clock())),
     }
-}
-
-fn host(facts: &Facts) -> Check {
-    let (range, host) = (facts.range, &facts.host);
-    let holds = |(first, last): (u16, u16), port: u16| (first..=last).contains(&port);
-    let is_reserved = |port: u16| host.reserved.iter().any(|of| holds(*of, port));
-    let may_be_taken =
-        |port: u16| host.ephemeral.is_some_and(|of| holds(of, port)) && !is_reserved(port);
-    if host.timestamps == Some(false) {
-        let text = "TCP timestamps are off";
-        return check(Id::Host, Status::Warn, text, Some(Remedy::timestamps()));
-    }
-    if let Some(seconds) = host.udp_timeout.filter(|seconds| *seconds < 2 * KEPT_ALIVE) {
-        let text = format!("conntrack of this host forgets flows of UDP after {seconds} s");
-        return check(Id::Host, Status::Warn, text, Some(Remedy::udp_timeout()));
-    }
-    let open = range.iter().filter(|port| may_be_taken(*port)).count();
-    if open > 0 {
-        let text =
-            format!("{open} ports of {range} are ephemeral ports of the system, and not reserved");
-        let remedy = Remedy::reserve_ports(range, &host.reserved);
-        return check(Id::Host, Status::Warn, text, Some(remedy));
-    }
-    let waiting = match host.waiting {
-        0 => String::new(),
-        some => format!("; {some} TCP sockets of the range wait for their end"),
-    };
-    check(
-        Id::Host,
-        Status::Ok,
-        format!("sysctls are right for {range}{waiting}"),
-        None,
-    )
-}
-
-/// What reserves the range, if the system may give its ports to other programs.
-pub(crate) fn unreserved(range: PortRange, host: HostFacts) -> Option<Remedy> {
-    let facts = Facts {
-        range,
-        relays: Vec::new(),
-        paths: Vec::new(),
-        claims: Vec::new(),
-        router: None,
-        nat64: Nat64::Unknown,
-        rotate: Rotate::Auto,
-        clock_ahead: None,
-        // Not what this is about.
-        host: HostFacts {
-            timestamps: None,
-            udp_timeout: None,
-            ..host
-        },
-    };
-    self::host(&facts).remedy
-}
-
-/// What a NAT lets happen with a class of peers: whether they become direct, `None` if that is not known.
-fn becomes_direct(nat: &Nat, peer: PeerClass) -> Option<bool> {
-    match peer {
-        // They let in whom they have sent to, whatever the port.
-        PeerClass::Public | PeerClass::FullCone | PeerClass::AddressRestricted => Some(true),
-        PeerClass::EimApdf => nat.mapping.is_stable(),
-        PeerClass::Symmetric => {
-            let lets_in = match nat.filtering {
-                Filtering::None | Filtering::Eif | Filtering::Adf => Some(true),
-                Filtering::Apdf => Some(false),
-                Filtering::Unknown => None,
-            };
-            match (nat.mapping.is_stable(), lets_in) {
-                (Some(false), _) | (_, Some(false)) => Some(false),
-                (Some(true), Some(true)) => Some(true),
-                (None, _) | (_, None) => None,
-            }
-        }
-    }
-}
-
-/// Peers have IPv4, so IPv6 counts only without it. Of the transports the better one counts.
-fn verdict(nats: &[(&PathFacts, Nat)], facts: &Facts) -> Verdict {
-    let of_family = |family| nats.iter().filter(move |(path, _)| path.family == family);
-    let family = Family::ALL
-        .into_iter()
-        .find(|family| of_family(*family).next().is_some());
-    let mut verdict = Verdict::default();
-    let Some(family) = family else {
-        return verdict;
-    };
-    for peer in PeerClass::ALL {
-        let outcomes: Vec<_> = of_family(family)
-            .map(|(path, nat)| match is_open(path, facts) {
-                true => Some(true),
-                false => becomes_direct(nat, peer),
-            })
-            .collect();
-        if outcomes.contains(&Some(true)) {
-            verdict.direct.push(peer);
-        } else if outcomes.contains(&None) {
-            verdict.unknown.push(peer);
-        } else {
-            verdict.relayed.push(peer);
-        }
-    }
-    let is_hard = |(path, nat): &(&PathFacts, Nat)| {
-        path.transport == Transport::Quic && nat.mapping.is_stable() == Some(false)
-    };
-    // With a peer that has one mapping for all. Of two that map by destination, it takes the ports of both to know.
-    if of_family(family).any(is_hard) && verdict.relayed.contains(&PeerClass::EimApdf) {
-        verdict.search.push(PeerClass::EimApdf);
-    }
-    verdict
 }

@@ -7,7 +7,7 @@ use std::{
 
 use libp2p::PeerId;
 use p2pnode_protocol::dns64::Prefix;
-use p2pnode_transports::{Family, PortRange, Transport};
+use p2pnode_transports::{Exhausted, Family, PortRange, Transport};
 
 use crate::{config::Rotate, core::mappings::Claim};
 
@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     /// The outside address that the router names, whether it maps a port or not.
     pub(crate) router: Option<IpAddr>,
     pub(crate) nat64: Nat64,
+    /// Whether this node searches for ports where a punch fails.
+    pub(crate) searches: bool,
     /// When this node leaves a mapping that ends by age.
     pub(crate) rotate: Rotate,
 }
@@ -91,22 +93,57 @@ pub(crate) struct Leg {
     pub(crate) answer: Answer,
 }
 
-/// What became of a packet to a relay.
+/// What became of packets to an address of a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It was answered after this time.
+    /// The relay has proved its identity in a handshake. Its first answer came after this time.
     After(Duration),
+    /// No handshake ended, and the node has a connection to the relay there.
+    Held,
+    /// Another peer has proved its identity.
+    Other(PeerId),
+    /// Something answered after this time, and no handshake ended.
+    Unproved(Duration),
     /// Nothing came back.
     Silent,
-    /// It was not sent, or refused: why.
+    /// It was refused, or the address is none: why.
     Failed(String),
+    /// This host has no route to the family.
+    NoRoute,
+    /// This host has no socket to send from: why.
+    NoSocket(String),
     /// The name of the relay was not resolved: why.
     Unresolved(String),
 }
 
 impl Answer {
+    /// What packets and a handshake show: the `rtt` of the first answer, who proved to be there, and whether the node `is_connected`.
+    pub(crate) fn of(
+        relay: PeerId,
+        rtt: Option<Duration>,
+        proved: Option<(PeerId, Duration)>,
+        is_connected: bool,
+    ) -> Self {
+        match (proved, rtt) {
+            (Some((peer, took)), rtt) if peer == relay => Self::After(rtt.unwrap_or(took)),
+            (Some((peer, _)), _) => Self::Other(peer),
+            (None, _) if is_connected => Self::Held,
+            (None, Some(rtt)) => Self::Unproved(rtt),
+            (None, None) => Self::Silent,
+        }
+    }
+
+    /// Whether the relay is there.
     pub(crate) const fn is_there(&self) -> bool {
-        matches!(self, Self::After(_))
+        matches!(self, Self::After(_) | Self::Held)
+    }
+
+    /// Whether anything came back, from whomever.
+    pub(crate) const fn came(&self) -> bool {
+        matches!(
+            self,
+            Self::After(_) | Self::Held | Self::Other(_) | Self::Unproved(_)
+        )
     }
 }
 
@@ -136,6 +173,10 @@ pub(crate) struct PathFacts {
     pub(crate) sample: Vec<(u16, Option<SocketAddr>)>,
     /// Whether a packet to the own mapping came back.
     pub(crate) hairpin: Option<bool>,
+    /// Whether a relay has named another one, which answers on its behalf.
+    pub(crate) has_partner: bool,
+    /// Whether a port of the range was missing for what was to be tried.
+    pub(crate) lacks_port: bool,
     /// The longest payload that came through whole, in bytes; 0 if the shortest did not. `None` if that was not tried.
     pub(crate) payload: Option<u16>,
     /// The punch port as a relay sees it, and whether the relay reaches it there; `None` if no relay was asked.
@@ -154,6 +195,8 @@ impl PathFacts {
             from_other_address: None,
             sample: Vec::new(),
             hairpin: None,
+            has_partner: false,
+            lacks_port: false,
             payload: None,
             reached: None,
             lifetime: None,
@@ -174,4 +217,25 @@ pub(crate) struct HostFacts {
     pub(crate) udp_timeout: Option<u32>,
     /// TCP sockets of the range that wait for their end.
     pub(crate) waiting: usize,
+    /// Ports of the range that other programs have.
+    pub(crate) taken: usize,
+    /// Ports of the range that this process lacks the privilege for.
+    pub(crate) forbidden: usize,
+    /// What holds the range, if a punch socket has no port.
+    pub(crate) unbound: Option<Exhausted>,
+}
+
+/// Ports that stand for a range: the first, the last, and others between, as far from each other as possible. They are not in the
+/// order of their numbers, so that a NAT that maps one after another is not taken for one whose mappings follow from the port.
+pub(crate) fn spread(range: PortRange, count: usize) -> Vec<u16> {
+    let count = count.min(range.len());
+    let last = count.saturating_sub(1).max(1);
+    let span = usize::from(range.end() - range.start());
+    let at = |at: usize| {
+        let offset = u16::try_from(span * at / last).unwrap_or_default();
+        range.start() + offset
+    };
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|at| at * 5 % 8);
+    order.into_iter().map(at).collect()
 }

@@ -22,8 +22,14 @@ impl Report {
     /// The same for a peer that stays relayed for this reason.
     pub(crate) fn in_the_way(&self, reason: &NotDirect) -> Option<Finding> {
         if self.reaches() == Reaches::Nobody {
-            let check = self.failed(Id::Relay)?;
-            return Some(of(check, FindingId::RelayUnreachable, "no relay answers"));
+            let why = [
+                (Id::Range, FindingId::RangeBlocked),
+                (Id::Mtu, FindingId::Mtu),
+            ];
+            let why = self.first_of(&why);
+            let relay = self.checks.iter().find(|check| check.id == Id::Relay)?;
+            let lost = || of(relay, FindingId::RelayUnreachable, "no relay answers");
+            return Some(why.unwrap_or_else(lost));
         }
         // A peer that is off, or that does not punch, is not a matter of the network.
         let is_lost = match reason {
@@ -41,16 +47,15 @@ impl Report {
         if !is_lost {
             return None;
         }
-        for (id, finding) in [
+        let why = self.first_of(&[
             (Id::Udp, FindingId::UdpBlocked),
             (Id::Range, FindingId::RangeBlocked),
             (Id::Mtu, FindingId::Mtu),
-        ] {
-            if let Some(check) = self.failed(id) {
-                return Some(of(check, finding, &check.text));
-            }
+        ]);
+        if why.is_some() {
+            return why;
         }
-        if self.verdict.relayed.contains(&PeerClass::EimApdf) {
+        if self.verdict.is_hard() {
             let check = self.failed(Id::Nat)?;
             let ports = match check.nat?.allocation.kind {
                 AllocationKind::Random => "random ports",
@@ -69,6 +74,15 @@ impl Report {
             text: "symmetric there, or nothing gets in there: the NAT here lets peers behind most others become direct".to_owned(),
             remedy: Some(Remedy::look_there()),
         })
+    }
+
+    /// The finding of the first check of these that has failed.
+    fn first_of(&self, ids: &[(Id, FindingId)]) -> Option<Finding> {
+        let mut found = ids.iter().filter_map(|(id, finding)| {
+            let check = self.failed(*id)?;
+            Some(of(check, *finding, &check.text))
+        });
+        found.next()
     }
 
     fn failed(&self, id: Id) -> Option<&Check> {

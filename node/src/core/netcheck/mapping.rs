@@ -159,6 +159,7 @@ mod tests {
             claims: vec![claim],
             router: None,
             nat64: super::super::Nat64::None,
+            searches: false,
             rotate: crate::config::Rotate::Auto,
         }
     }

@@ -6,14 +6,19 @@
 mod assess;
 mod facts;
 mod finding;
+mod host;
 mod mapping;
 mod nat;
+mod range;
+mod relay;
 mod remedy;
 mod report;
+mod verdict;
 
 pub(crate) use self::{
-    assess::{FULL_PAYLOAD, assess, unreserved},
-    facts::{Answer, Facts, HostFacts, Leg, Lifetime, Nat64, PathFacts, RelayFacts, Seen},
+    assess::{FULL_PAYLOAD, assess},
+    facts::{Answer, Facts, HostFacts, Leg, Lifetime, Nat64, PathFacts, RelayFacts, Seen, spread},
+    host::unreserved,
     nat::{Allocation, AllocationKind, Filtering, Kind, Mapping},
     report::{Check, Id, Nat, NetcheckEvent, PeerClass, Reaches, Report, Status, Verdict},
 };

@@ -1,6 +1,6 @@
 //! What mends a finding: an id, a sentence, and a command where there is one.
 
-use p2pnode_transports::PortRange;
+use p2pnode_transports::{Exhausted, PortRange, Transport};
 
 use crate::core::finding::Remedy;
 
@@ -75,6 +75,82 @@ impl Remedy {
             "names of relays are not resolved: check that the servers in /etc/resolv.conf answer and know the names, or give the relays by address as well",
             None,
         )
+    }
+
+    pub(crate) fn wrong_peer() -> Self {
+        Self::new(
+            "wrong_peer",
+            "check the address and the id of the relay; `relay-node id` prints it where the relay runs",
+            None,
+        )
+    }
+
+    pub(crate) fn no_handshake() -> Self {
+        Self::new(
+            "no_handshake",
+            "what answers there does not prove to be the relay: check the address and its port, and that no proxy or other server has it",
+            None,
+        )
+    }
+
+    pub(crate) fn no_route() -> Self {
+        Self::new(
+            "no_route",
+            "this host has no route to the IP family of the relay: give an address of the relay in a family that the host has",
+            None,
+        )
+    }
+
+    pub(crate) fn no_socket() -> Self {
+        Self::new(
+            "no_socket",
+            "this host gives no socket for the IP family and transport of the relay: give an address of the relay that it can have",
+            None,
+        )
+    }
+
+    /// A punch socket has no port.
+    pub(crate) fn no_port(exhausted: &Exhausted) -> Self {
+        match exhausted.is_forbidden() {
+            true => Self::privileged_ports(),
+            false => Self::new(
+                "exhausted",
+                "stop the programs that hold the ports, or set dial.port_range to another range",
+                None,
+            ),
+        }
+    }
+
+    pub(crate) fn privileged_ports() -> Self {
+        Self::new(
+            "privileged_ports",
+            "ports below 1024 need CAP_NET_BIND_SERVICE: grant it, or set dial.port_range to ports above 1023",
+            None,
+        )
+    }
+
+    pub(crate) fn few_ports() -> Self {
+        Self::new(
+            "few_ports",
+            "no port of the range is free to look from: widen dial.port_range, or look again with fewer connections",
+            None,
+        )
+    }
+
+    pub(crate) fn partners() -> Self {
+        Self::new(
+            "partners",
+            "the relays name no other relay in this IP family: let them name each other in `relays`, by addresses of this family",
+            None,
+        )
+    }
+
+    /// Full packets are lost.
+    pub(super) fn too_long(transport: Transport) -> Self {
+        match transport {
+            Transport::Quic => Self::mtu(),
+            Transport::Tcp => Self::segments(),
+        }
     }
 
     pub(crate) fn second_relay() -> Self {

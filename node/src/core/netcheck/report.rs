@@ -78,11 +78,20 @@ pub(crate) struct Nat {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     pub(crate) direct: Vec<PeerClass>,
-    /// Of those in `relayed`, with which a search over ports may end direct.
+    /// With these a search for ports over QUIC mostly ends direct; until then they are relayed.
     pub(crate) search: Vec<PeerClass>,
+    /// These stay relayed.
     pub(crate) relayed: Vec<PeerClass>,
     /// What the facts do not say.
     pub(crate) unknown: Vec<PeerClass>,
+}
+
+impl Verdict {
+    /// Whether peers behind most home routers do not become direct by a punch.
+    pub(crate) fn is_hard(&self) -> bool {
+        let has = |peers: &[PeerClass]| peers.contains(&PeerClass::EimApdf);
+        has(&self.search) || has(&self.relayed)
+    }
 }
 
 p2pnode_protocol::named! {
@@ -113,9 +122,10 @@ impl Report {
     /// What the exit code says.
     pub(crate) fn reaches(&self) -> Reaches {
         let mut relays = self.checks.iter().filter(|check| check.id == Id::Relay);
-        if relays.all(|check| check.status == Status::Fail) {
+        let is_there = |check: &Check| matches!(check.status, Status::Ok | Status::Warn);
+        if !relays.any(is_there) {
             Reaches::Nobody
-        } else if self.verdict.relayed.contains(&PeerClass::EimApdf) {
+        } else if self.verdict.is_hard() {
             Reaches::Relayed
         } else {
             Reaches::Directly

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use libp2p::{PeerId, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_transports::Family;
 
 use super::{Action, NodeState};
@@ -34,6 +34,15 @@ impl NodeState {
     /// What the router maps.
     pub(crate) fn claims(&self) -> &[Claim] {
         &self.addresses.claims
+    }
+
+    /// The addresses of relays to which connections are open.
+    pub(crate) fn connected_addresses(&self) -> Vec<(PeerId, Multiaddr)> {
+        let up = |relay: PeerId| {
+            let legs: Vec<_> = self.relays.up(&relay).map(|leg| leg.addr.clone()).collect();
+            legs.into_iter().map(move |addr| (relay, addr))
+        };
+        self.relays.relays().flat_map(up).collect()
     }
 
     /// A connection to each connected relay in this family, in the order of the configuration.

@@ -82,9 +82,9 @@ fn verdict(report: &Report) -> String {
         ("unknown with", &verdict.unknown),
     ];
     if parts.iter().all(|(_, peers)| peers.is_empty()) {
-        return "unknown: no relay answers".to_owned();
+        return "unknown: no relay is reached".to_owned();
     }
-    let needs_none = !verdict.relayed.contains(&PeerClass::EimApdf);
+    let needs_none = !verdict.is_hard();
     let part = |(how, peers): (&str, &Vec<PeerClass>)| {
         let names: Vec<_> = peers.iter().map(|peer| peer.as_str()).collect();
         match (names.as_slice(), needs_none && how.starts_with("by search")) {

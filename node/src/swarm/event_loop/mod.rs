@@ -204,6 +204,7 @@ impl EventLoop {
                     lifetime: self.state.measured_lifetime(),
                     witnesses: self.witnesses(),
                     nonces: self.swarm.behaviour().autonat.nonces.clone(),
+                    connected: self.state.connected_addresses(),
                 };
                 tokio::spawn(async move {
                     let report = plan.look(known, lifetime).await;

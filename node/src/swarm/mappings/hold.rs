@@ -9,7 +9,7 @@ use std::{
 
 use libp2p::PeerId;
 use p2pnode_protocol::{mapping::Protocol, stun::Message};
-use p2pnode_transports::{ClaimedTcp, ClaimedUdp, Handle, Transport};
+use p2pnode_transports::{ClaimedTcp, ClaimedUdp, Handle, Segments, Transport};
 use tokio::{
     net::TcpStream,
     task::JoinSet,
@@ -161,8 +161,10 @@ async fn tcp(plan: &Plan, port: &Port, held: Option<(PeerId, Option<TcpStream>)>
         }
         let connecting = async {
             match port {
-                Port::Tcp(claim) => claim.connect(at).await,
-                Port::Punch | Port::Udp(_) => plan.sockets.connect_from_punch(at).await,
+                Port::Tcp(claim) => claim.connect(at, Segments::Full).await,
+                Port::Punch | Port::Udp(_) => {
+                    plan.sockets.connect_from_punch(at, Segments::Full).await
+                }
             }
         };
         if let Ok(Ok(stream)) = timeout(MAPPINGS, connecting).await

@@ -75,7 +75,7 @@ async fn age(port: &ClaimedUdp, relay: SocketAddr) -> Option<u32> {
 }
 
 async fn mapped(port: &ClaimedUdp, relay: SocketAddr) -> Option<SocketAddr> {
-    let answers = ask_from(port, relay, &[request()], MAPPINGS).await;
+    let answers = ask_from(port, &[(relay, request())], 1, MAPPINGS).await;
     let (message, _) = answers.into_iter().next().flatten()?;
     message.mapped
 }

@@ -18,8 +18,8 @@ use std::{
     time::Duration,
 };
 
-use futures::future::{join_all, join4};
-use libp2p::PeerId;
+use futures::future::{join_all, join3};
+use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::addr::{self, Host};
 use p2pnode_transports::{ClaimedUdp, Family, FamilyPolicy, Handle, PortRange, Transport};
 use tokio::{
@@ -28,7 +28,7 @@ use tokio::{
 };
 
 pub(crate) use self::lifetime::LONGEST;
-use self::path::Path;
+use self::path::{Look, Path};
 pub(in crate::swarm) use self::{
     path::{AGAIN, MAPPINGS, Target, request},
     tcp::ask as ask_on,
@@ -65,6 +65,8 @@ pub(crate) struct Known {
     /// Relays that may dial the punch ports, and the nonces by which they prove it.
     pub(crate) witnesses: Vec<Witness>,
     pub(crate) nonces: Nonces,
+    /// Addresses of relays to which it has connections.
+    pub(crate) connected: Vec<(PeerId, Multiaddr)>,
 }
 
 /// What to look at, and from where.
@@ -74,6 +76,7 @@ pub(crate) struct Plan {
     relays: Vec<RelayAddr>,
     transports: Vec<Transport>,
     family: FamilyPolicy,
+    searches: bool,
     rotate: Rotate,
 }
 
@@ -90,6 +93,7 @@ impl Plan {
                 .filter_map(|(is_on, transport)| is_on.then_some(transport))
                 .collect(),
             family: config.dial.family,
+            searches: quic && config.punch.search,
             rotate: config.punch.rotate,
         }
     }
@@ -151,29 +155,47 @@ impl Plan {
 
     async fn gather(&self, known: Known) -> Facts {
         let deadline = Instant::now() + WHOLE;
-        let (targets, mut unresolved) = self.targets(&known.relays).await;
-        let of = |(transport, family): (Transport, Family)| {
-            let of_path = |target: &&Target| {
-                (target.transport, Family::from(target.addr.ip())) == (transport, family)
+        // Before this look takes ports.
+        let host = host::look(&self.sockets, &self.transports);
+        let (mut targets, mut unresolved) = self.targets(&known.relays).await;
+        for (relay, addr) in &known.connected {
+            let is_at = |target: &&mut Target| {
+                let at = self.relays.get(target.configured);
+                target.relay == *relay && at.is_some_and(|at| at.addr == *addr)
             };
-            targets.iter().filter(of_path).copied().collect::<Vec<_>>()
-        };
+            let connected = targets.iter_mut().filter(is_at);
+            connected.for_each(|target| target.is_connected = true);
+        }
+        let families: BTreeSet<Family> = targets.iter().map(|of| of.addr.ip().into()).collect();
+        let samples: BTreeMap<Family, Vec<ClaimedUdp>> = families
+            .into_iter()
+            .map(|family| (family, path::sample(&self.sockets, family)))
+            .collect();
         let paths: BTreeSet<(Transport, Family)> = targets
             .iter()
             .map(|target| (target.transport, target.addr.ip().into()))
             .collect();
-        let looks = paths.into_iter().map(|path| {
-            let targets = of(path);
+        let looks = paths.into_iter().map(|(transport, family)| {
+            let is_of = |target: &&Target| {
+                (target.transport, Family::from(target.addr.ip())) == (transport, family)
+            };
+            let look = Look {
+                sockets: &self.sockets,
+                transport,
+                family,
+                targets: targets.iter().filter(is_of).copied().collect(),
+                sample: samples.get(&family).map_or(&[], Vec::as_slice),
+                deadline,
+            };
             async move {
-                match path.0 {
-                    Transport::Quic => udp::look(&self.sockets, path.1, &targets, deadline).await,
-                    Transport::Tcp => tcp::look(&self.sockets, path.1, &targets, deadline).await,
+                match transport {
+                    Transport::Quic => udp::look(&look).await,
+                    Transport::Tcp => tcp::look(&look).await,
                 }
             }
         });
-        let (mut paths, host, nat64, reached) = join4(
+        let (mut paths, nat64, reached) = join3(
             join_all(looks),
-            host::look(self.sockets.range()),
             nat64::look(&self.sockets),
             reached::look(
                 &self.sockets,
@@ -228,6 +250,7 @@ impl Plan {
             nat64,
             rotate: self.rotate,
             claims: known.claims,
+            searches: self.searches,
             router: known.router,
         }
     }
@@ -238,7 +261,8 @@ impl Plan {
         &self,
         connected: &[(PeerId, IpAddr)],
     ) -> (Vec<Target>, Vec<(PeerId, Leg)>) {
-        let resolved = self.relays.iter().map(|relay| async move {
+        let resolved = self.relays.iter().enumerate();
+        let resolved = resolved.map(|(configured, relay)| async move {
             let endpoint = addr::dialable(&relay.addr.to_string()).ok()?;
             let only = Family::of(&relay.addr);
             let ips = match &endpoint.host {
@@ -251,10 +275,12 @@ impl Plan {
                     }
                 }
             };
-            Some((relay.peer, endpoint, only, ips))
+            Some((configured, relay.peer, endpoint, only, ips))
         });
         let (mut targets, mut failed) = (Vec::new(), Vec::new());
-        for (relay, endpoint, only, ips) in join_all(resolved).await.into_iter().flatten() {
+        for (configured, relay, endpoint, only, ips) in
+            join_all(resolved).await.into_iter().flatten()
+        {
             let transport = endpoint.transport;
             if !self.transports.contains(&transport) {
                 continue;
@@ -277,10 +303,13 @@ impl Plan {
                 relay,
                 transport,
                 addr: SocketAddr::new(ip, endpoint.port),
+                configured,
+                is_connected: false,
             }));
         }
         targets.sort_by_key(|target| (target.transport, target.addr.is_ipv6()));
-        targets.dedup_by_key(|target| (target.transport, target.addr));
+        let mut known = BTreeSet::new();
+        targets.retain(|target| known.insert((target.relay, target.transport, target.addr)));
         (targets, failed)
     }
 }
@@ -303,6 +332,6 @@ fn believe_partners(paths: &mut [Path]) {
 }
 
 /// What reserves the range, if this host may give its ports to other programs.
-pub(crate) async fn unreserved(range: PortRange) -> Option<Remedy> {
-    netcheck::unreserved(range, host::look(range).await)
+pub(crate) fn unreserved(range: PortRange) -> Option<Remedy> {
+    netcheck::unreserved(range, host::settings(range))
 }

@@ -1,15 +1,20 @@
 //! What the looks at each transport and family share.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use libp2p::PeerId;
 use p2pnode_protocol::{
     Reach, Scope,
     stun::{Class, Message, RelayInfo, Transaction},
 };
-use p2pnode_transports::{Family, Handle, Transport};
+use p2pnode_transports::{ClaimedUdp, Family, Handle, Transport};
+use tokio::time::Instant;
 
-use crate::core::netcheck::{Answer, PathFacts};
+use crate::core::netcheck::{Answer, PathFacts, Seen, spread};
 
 /// How long the relays have to answer, and how long one has to see other ports.
 pub(super) const LEGS: Duration = Duration::from_millis(1_000);
@@ -18,8 +23,11 @@ pub(in crate::swarm) const MAPPINGS: Duration = Duration::from_millis(800);
 /// How long strangers have to get in, at most: that they do not is known only after it.
 pub(super) const STRANGERS: Duration = Duration::from_millis(1_500);
 
-/// Other ports of the range that are looked at. At least as many of the free ones stay free.
-pub(super) const SAMPLE: usize = 8;
+/// Other ports of the range that are looked at. Most of the free ones stay free.
+const SAMPLE: usize = 8;
+
+/// Relays that other ports of the range ask, if none answers to the punch port.
+pub(super) const TRIED: usize = 2;
 
 /// A request is repeated after this, and then after twice as long each time.
 pub(in crate::swarm) const AGAIN: Duration = Duration::from_millis(150);
@@ -33,6 +41,109 @@ pub(in crate::swarm) struct Target {
     pub(in crate::swarm) relay: PeerId,
     pub(in crate::swarm) transport: Transport,
     pub(in crate::swarm) addr: SocketAddr,
+    /// Which of the configured relays it is.
+    pub(super) configured: usize,
+    /// Whether the node has a connection to the relay there.
+    pub(super) is_connected: bool,
+}
+
+/// What a transport and family is looked at with.
+pub(super) struct Look<'a> {
+    pub(super) sockets: &'a Handle,
+    pub(super) transport: Transport,
+    pub(super) family: Family,
+    pub(super) targets: Vec<Target>,
+    /// Ports that stand for the range, in the order in which they ask.
+    pub(super) sample: &'a [ClaimedUdp],
+    pub(super) deadline: Instant,
+}
+
+/// What came from addresses of relays.
+#[derive(Default)]
+pub(super) struct Answers {
+    /// After which time the first answer came.
+    pub(super) after: BTreeMap<SocketAddr, Duration>,
+    /// Who has proved to be there, and after which time.
+    pub(super) proved: BTreeMap<SocketAddr, (PeerId, Duration)>,
+    pub(super) failed: BTreeMap<SocketAddr, String>,
+}
+
+impl Look<'_> {
+    /// The punch port.
+    pub(super) fn port(&self) -> Option<u16> {
+        let ports = self.sockets.punch_ports();
+        ports.get(&(self.transport, self.family)).copied()
+    }
+
+    /// Where the relays are, each address once.
+    pub(super) fn addrs(&self) -> Vec<SocketAddr> {
+        let mut addrs: Vec<SocketAddr> = Vec::new();
+        for target in &self.targets {
+            let has_route = self.sockets.source_ip(target.addr.ip()).is_some();
+            if has_route && !addrs.contains(&target.addr) {
+                addrs.push(target.addr);
+            }
+        }
+        addrs
+    }
+
+    pub(super) fn legs(&self, answers: &Answers) -> Vec<(PeerId, Answer)> {
+        let leg = |target: &Target| {
+            let addr = target.addr;
+            let (after, proved) = (answers.after.get(&addr), answers.proved.get(&addr));
+            if self.sockets.source_ip(addr.ip()).is_none() {
+                return Answer::NoRoute;
+            }
+            let is_connected = target.is_connected;
+            let answer = Answer::of(target.relay, after.copied(), proved.copied(), is_connected);
+            match (answer, answers.failed.get(&addr)) {
+                (Answer::Silent, Some(why)) => Answer::Failed(why.clone()),
+                (answer, _) => answer,
+            }
+        };
+        let legs = self
+            .targets
+            .iter()
+            .map(|target| (target.relay, leg(target)));
+        legs.collect()
+    }
+
+    /// The same without a punch socket.
+    pub(super) fn no_socket(&self) -> Vec<(PeerId, Answer)> {
+        let family = self.family;
+        let why = match self.sockets.unbound_for(self.transport, family) {
+            Some(_) => "no port of the range can be had".to_owned(),
+            None => format!("no socket for {family}"),
+        };
+        let leg = |target: &Target| {
+            let has_route = self.sockets.source_ip(target.addr.ip()).is_some();
+            let answer = match has_route {
+                true => Answer::NoSocket(why.clone()),
+                false => Answer::NoRoute,
+            };
+            (target.relay, answer)
+        };
+        self.targets.iter().map(leg).collect()
+    }
+
+    /// How a relay saw a port.
+    pub(super) fn seen(&self, port: u16, by: SocketAddr, mapped: Option<SocketAddr>) -> Seen {
+        let local = self.sockets.source_ip(by.ip());
+        Seen {
+            by,
+            local: local.map(|ip| SocketAddr::new(ip, port)),
+            mapped,
+        }
+    }
+}
+
+/// By how much this clock is ahead of that in an answer, which came at this time and took so long.
+pub(super) fn clock_ahead(message: &Message, at: SystemTime, rtt: Duration) -> Option<i64> {
+    let theirs = message.info?.unix_ms;
+    let ours = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let ours = i64::try_from(ours.as_millis()).ok()?;
+    let half = i64::try_from(rtt.as_millis() / 2).ok()?;
+    Some(ours - half - i64::try_from(theirs).ok()?)
 }
 
 /// What the look at one transport and family yields.
@@ -78,13 +189,11 @@ pub(super) fn may_ask(partner: SocketAddr, relay: SocketAddr) -> bool {
     partner.port() != 0 && partner.ip() != relay.ip() && reach.admits(partner.ip())
 }
 
-/// Where a port stands in the order in which ports are looked at: not in that of their numbers, so that a NAT that maps one after
-/// another is not taken for one whose mappings follow from the port.
-pub(super) fn place(port: u16) -> u16 {
-    port.wrapping_mul(5) % 8
-}
-
-/// How many of the free ports may be looked at.
-pub(super) fn sample_size(sockets: &Handle, largest: usize) -> usize {
-    largest.min(sockets.pool_counts().free / 4)
+/// Ports that stand for the range, or others near them. A quarter of the free ones at most, but one.
+pub(super) fn sample(sockets: &Handle, family: Family) -> Vec<ClaimedUdp> {
+    let count = (sockets.pool_counts().free / 4).clamp(1, SAMPLE);
+    let ports = spread(sockets.range(), count).into_iter();
+    ports
+        .filter_map(|port| sockets.claim_udp_near(family, port))
+        .collect()
 }

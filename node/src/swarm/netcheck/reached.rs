@@ -11,7 +11,7 @@ use futures::{
     stream::FuturesUnordered,
 };
 use libp2p::{PeerId, Stream};
-use p2pnode_transports::{Family, Handle, Transport, to_multiaddr};
+use p2pnode_transports::{Family, Handle, Segments, Transport, to_multiaddr};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
@@ -100,7 +100,7 @@ async fn over_tcp(
     if let Some(quic) = quic {
         at.set_port(udp::second_port(sockets, quic).await.unwrap_or(at.port()));
     }
-    let connecting = timeout(MAPPINGS, sockets.connect_from_punch(at));
+    let connecting = timeout(MAPPINGS, sockets.connect_from_punch(at, Segments::Full));
     let stream = connecting.await.ok()?.ok()?;
     tcp::ask(stream, &request(), MAPPINGS).await?.1.mapped
 }

@@ -1,10 +1,18 @@
 //! TCP, from ports of the range that nothing else has.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
-use futures::future::{join_all, join3};
+use futures::{
+    FutureExt as _,
+    future::{join, join_all, join3},
+};
+use libp2p::PeerId;
 use p2pnode_protocol::stun::{Change, Class, Message};
-use p2pnode_transports::{ClaimedTcp, Family, Handle, Transport, read_stun};
+use p2pnode_transports::{ClaimedTcp, Family, Handle, Segments, Transport, read_stun};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
@@ -12,109 +20,190 @@ use tokio::{
 };
 
 use super::path::{
-    LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, place, request, sample_size,
+    Answers, LEGS, Look, MAPPINGS, Path, STRANGERS, TRIED, clock_ahead, may_ask, request,
 };
-use crate::core::netcheck::{Answer, FULL_PAYLOAD, Seen};
+use crate::core::netcheck::FULL_PAYLOAD;
 
 /// Bytes of padding that take a full segment of Ethernet.
 const SEGMENT: usize = 1800;
 
-pub(super) async fn look(
-    sockets: &Handle,
-    family: Family,
-    targets: &[Target],
-    deadline: Instant,
-) -> Path {
-    let mut path = Path::new(Transport::Tcp, family);
-    let socket = match sockets.claim_tcp(family) {
-        Ok(socket) => socket,
-        Err(error) => {
-            let why = |target: &Target| (target.relay, Answer::Failed(error.to_string()));
-            path.legs = targets.iter().map(why).collect();
-            return path;
-        }
-    };
-    let socket = &socket;
-    let met = join_all(targets.iter().map(|target| async move {
-        let started = Instant::now();
-        let stream = match timeout(LEGS, socket.connect(target.addr)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return (Answer::Failed(error.to_string()), None),
-            Err(_) => return (Answer::Silent, None),
-        };
-        let rtt = started.elapsed();
-        (Answer::After(rtt), ask(stream, &request(), MAPPINGS).await)
-    }))
-    .await;
-    for (target, (answer, got)) in targets.iter().zip(&met) {
-        path.legs.push((target.relay, answer.clone()));
-        if let Some((_, message)) = got {
-            path.facts
-                .seen
-                .push(seen(sockets, socket.port(), target.addr, Some(message)));
+pub(super) async fn look(look: &Look<'_>) -> Path {
+    let mut path = Path::new(Transport::Tcp, look.family);
+    if look.port().is_none() {
+        path.legs = look.no_socket();
+        return path;
+    }
+    let addrs = look.addrs();
+    let identified = join_all(addrs.iter().map(|addr| identify(look, *addr)));
+    let (identified, ()) = join(identified, facts(look, &addrs, &mut path)).await;
+    let mut answers = Answers::default();
+    for (addr, met) in addrs.iter().zip(identified) {
+        match met {
+            Ok(Met { after, peer }) => {
+                answers.after.insert(*addr, after);
+                answers
+                    .proved
+                    .extend(peer.map(|peer| (*addr, (peer, after))));
+            }
+            Err(Some(why)) => drop(answers.failed.insert(*addr, why)),
+            Err(None) => {}
         }
     }
-    let answered = || {
-        targets
-            .iter()
-            .zip(&met)
-            .filter_map(|(t, (_, got))| Some((t.addr, &got.as_ref()?.1)))
+    path.legs = look.legs(&answers);
+    path
+}
+
+/// What answered a connection.
+struct Met {
+    after: Duration,
+    /// Who has proved to be there.
+    peer: Option<PeerId>,
+}
+
+/// Who is at an address. Connects from the punch port, as dials do, or from another port if that has this very connection already.
+/// With short segments, to which a node falls back. `None` if nothing came.
+async fn identify(look: &Look<'_>, addr: SocketAddr) -> Result<Met, Option<String>> {
+    let (sockets, deadline) = (look.sockets, look.deadline);
+    let started = Instant::now();
+    let within = |connecting| timeout_at(deadline, connecting);
+    let connecting = sockets.connect_from_punch(addr, Segments::Small).boxed();
+    let mut connected = within(connecting).await.map_err(|_| None)?;
+    let mut _held = None;
+    if connected.as_ref().is_err_and(is_here)
+        && let Some(other) = claim(sockets, look.family)
+    {
+        let other = _held.insert(other);
+        let connecting = other.connect(addr, Segments::Small).boxed();
+        connected = within(connecting).await.map_err(|_| None)?;
+    }
+    let stream = connected.map_err(|error| match is_here(&error) {
+        true => Some("no port of the range is free".to_owned()),
+        false => Some(error.to_string()),
+    })?;
+    let after = started.elapsed();
+    let identified = timeout_at(deadline, sockets.identify_tcp(stream, addr)).await;
+    let peer = identified.ok().and_then(Result::ok);
+    Ok(Met { after, peer })
+}
+
+/// Ports that other programs may have over TCP before none is looked for any longer.
+const TAKEN: usize = 16;
+
+/// A port of the range that no other program has over TCP, either.
+fn claim(sockets: &Handle, family: Family) -> Option<ClaimedTcp> {
+    let mut taken = Vec::new();
+    while taken.len() < TAKEN
+        && let Ok(port) = sockets.claim_tcp(family)
+    {
+        if port.listen().is_ok() {
+            return Some(port);
+        }
+        taken.push(port);
+    }
+    None
+}
+
+/// Whether a connection failed at this host.
+fn is_here(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrInUse
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// What STUN shows.
+async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
+    let (sockets, family) = (look.sockets, look.family);
+    let Some(socket) = claim(sockets, family) else {
+        path.facts.lacks_port = true;
+        return;
     };
-    let has_partner =
-        |(at, got): &(SocketAddr, &Message)| got.other.is_some_and(|other| may_ask(other, *at));
-    let Some((relay, got)) = answered().find(has_partner).or_else(|| answered().next()) else {
-        return path;
+    let socket = &socket;
+    let met = join_all(addrs.iter().map(|addr| async move {
+        let stream = timeout(LEGS, socket.connect(*addr, Segments::Full)).await;
+        let stream = stream.ok()?.ok()?;
+        let started = Instant::now();
+        let got = ask(stream, &request(), MAPPINGS).await;
+        Some((*addr, got?.1, started.elapsed()))
+    }))
+    .await;
+    let met: Vec<(SocketAddr, Message, Duration)> = met.into_iter().flatten().collect();
+    let at = SystemTime::now();
+    for (addr, message, _) in &met {
+        let seen = look.seen(socket.port(), *addr, message.mapped);
+        path.facts.seen.push(seen);
+    }
+    let has_partner = |(at, got, _): &&(SocketAddr, Message, Duration)| {
+        got.other.is_some_and(|other| may_ask(other, *at))
     };
+    let Some((relay, got, rtt)) = met.iter().find(has_partner).or(met.first()) else {
+        path.facts.sample = sampled(look, &addrs[..addrs.len().min(TRIED)]).await;
+        return;
+    };
+    let relay = *relay;
+    path.clock_ahead = clock_ahead(got, at, *rtt);
     let partner = got.other.filter(|other| may_ask(*other, relay));
+    path.facts.has_partner = partner.is_some();
     let second = got.info.map_or(0, |info| info.second_port);
     let second = (second != 0).then(|| SocketAddr::new(relay.ip(), second));
 
     let others = second.into_iter().chain(partner);
     let mappings = join_all(others.map(|by| async move {
-        let got = ask_at(socket, by).await;
-        seen(sockets, socket.port(), by, got.as_ref())
+        let got = ask_at(socket.connect(by, Segments::Full)).await.flatten();
+        look.seen(socket.port(), by, got.and_then(|got| got.mapped))
     }));
-    let size = sample_size(sockets, SAMPLE);
-    let claimed = (0..size).map_while(|_| sockets.claim_tcp(family).ok());
-    let mut sample: Vec<ClaimedTcp> = claimed.collect();
-    sample.sort_by_key(|socket| place(socket.port()));
-    let asked = join_all(sample.iter().map(|socket| async move {
-        let got = ask_at(socket, relay).await;
-        (socket.port(), got.and_then(|got| got.mapped))
-    }));
-    let (seen_by, sampled, whole) =
-        join3(mappings, asked, full_segments(sockets, family, relay)).await;
+    let (seen_by, sampled, whole) = join3(
+        mappings,
+        sampled(look, &[relay]),
+        full_segments(sockets, family, relay),
+    )
+    .await;
     path.facts.payload = whole.map(|came| if came { FULL_PAYLOAD } else { 0 });
     path.facts.seen.extend(seen_by);
     path.facts.sample = sampled;
 
-    // While the others are held: none of them.
-    if let Ok(fresh) = sockets.claim_tcp(family) {
-        drop(sample);
-        let within = deadline
-            .saturating_duration_since(Instant::now())
-            .min(STRANGERS);
-        let [port, address] = strangers(&fresh, relay, within).await;
-        path.facts.from_other_port = port;
-        path.facts.from_other_address = partner.and(address);
-    }
-    path
+    // None of the others, which have sent to the relay.
+    let Some(fresh) = claim(sockets, family) else {
+        path.facts.lacks_port = true;
+        return;
+    };
+    let within = look
+        .deadline
+        .saturating_duration_since(Instant::now())
+        .min(STRANGERS);
+    let [port, address] = strangers(&fresh, relay, within).await;
+    path.facts.from_other_port = port;
+    path.facts.from_other_address = partner.and(address);
 }
 
-fn seen(sockets: &Handle, port: u16, by: SocketAddr, got: Option<&Message>) -> Seen {
-    let local = sockets.source_ip(by.ip());
-    let mapped = got.and_then(|got| got.mapped);
-    Seen {
-        by,
-        local: local.map(|ip| SocketAddr::new(ip, port)),
-        mapped,
-    }
+/// How relays see the ports that stand for the range. The first answer of one counts. A port that another program has over TCP is
+/// left out.
+async fn sampled(look: &Look<'_>, relays: &[SocketAddr]) -> Vec<(u16, Option<SocketAddr>)> {
+    let asked = look.sample.iter().map(async |socket| {
+        let asks = relays
+            .iter()
+            .map(|relay| ask_at(socket.connect_tcp(*relay)));
+        let answers = join_all(asks).await;
+        let mapped = answers
+            .iter()
+            .flatten()
+            .flatten()
+            .find_map(|got| got.mapped);
+        let is_here = answers.iter().all(Option::is_none);
+        (!is_here).then_some((socket.port(), mapped))
+    });
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// Whether the relay gets a request that takes a full segment; `None` if it does not even get a short one.
 async fn full_segments(sockets: &Handle, family: Family, relay: SocketAddr) -> Option<bool> {
-    let socket = sockets.claim_tcp(family).ok()?;
-    let stream = timeout(MAPPINGS, socket.connect(relay)).await.ok()?.ok()?;
+    let socket = claim(sockets, family)?;
+    let stream = timeout(MAPPINGS, socket.connect(relay, Segments::Full))
+        .await
+        .ok()?
+        .ok()?;
     let (stream, _) = ask(stream, &request(), MAPPINGS).await?;
     let long = Message {
         padding: SEGMENT,
@@ -123,12 +212,18 @@ async fn full_segments(sockets: &Handle, family: Family, relay: SocketAddr) -> O
     Some(ask(stream, &long, MAPPINGS).await.is_some())
 }
 
-async fn ask_at(socket: &ClaimedTcp, at: SocketAddr) -> Option<Message> {
+/// What is answered on a connection. `None` if this host cannot make it, `Some(None)` if nothing came.
+async fn ask_at(
+    connecting: impl Future<Output = io::Result<TcpStream>>,
+) -> Option<Option<Message>> {
     let asked = async {
-        let stream = socket.connect(at).await.ok()?;
-        Some(ask(stream, &request(), MAPPINGS).await?.1)
+        match connecting.await {
+            Ok(stream) => Some(ask(stream, &request(), MAPPINGS).await.map(|got| got.1)),
+            Err(error) if is_here(&error) => None,
+            Err(_) => Some(None),
+        }
     };
-    timeout(MAPPINGS, asked).await.ok().flatten()
+    timeout(MAPPINGS, asked).await.unwrap_or(Some(None))
 }
 
 /// Asks on a stream, which is returned with the answer.
@@ -153,7 +248,7 @@ async fn strangers(fresh: &ClaimedTcp, relay: SocketAddr, within: Duration) -> [
     let Ok(listener) = fresh.listen() else {
         return unknown;
     };
-    let Ok(Ok(stream)) = timeout_at(deadline, fresh.connect(relay)).await else {
+    let Ok(Ok(stream)) = timeout_at(deadline, fresh.connect(relay, Segments::Full)).await else {
         return unknown;
     };
     let Some((mut stream, _)) = ask(stream, &request(), within).await else {

@@ -7,15 +7,16 @@ use std::{
 };
 
 use futures::future::{join, join_all, join3, join4};
+use libp2p::PeerId;
 use p2pnode_protocol::stun::{Change, Class, Message};
-use p2pnode_transports::{ClaimedUdp, Family, Handle, StunClient, Transport};
+use p2pnode_transports::{ClaimedUdp, Error, Family, Handle, StunClient, Transport, timed_out};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::path::{
-    AGAIN, LEGS, MAPPINGS, Path, SAMPLE, STRANGERS, Target, may_ask, place, request, sample_size,
+    AGAIN, Answers, LEGS, Look, MAPPINGS, Path, STRANGERS, TRIED, clock_ahead, may_ask, request,
 };
 use crate::core::{
-    netcheck::{Answer, FULL_PAYLOAD, Seen},
+    netcheck::{FULL_PAYLOAD, Seen},
     port_search::Sample,
 };
 
@@ -24,14 +25,6 @@ const PAYLOADS: [u16; 7] = [1200, 1252, 1320, 1360, 1392, 1420, FULL_PAYLOAD];
 
 /// The header of PADDING.
 const PADDING_HEADER: usize = 4;
-
-/// A packet that every server of QUIC answers: a long header with a version that nobody has
-/// ([RFC 9000, section 6](https://www.rfc-editor.org/rfc/rfc9000#section-6)), as long as a first one has to be.
-const VERSION: [u8; 4] = [0x1a, 0x2a, 0x3a, 0x4a];
-const FIRST: usize = 1200;
-
-/// How long that takes at most.
-const ALIVE: Duration = Duration::from_millis(500);
 
 /// Ports that a search leaves to dials.
 const KEPT: usize = 2;
@@ -47,73 +40,90 @@ pub(in crate::swarm) struct Got {
     at: SystemTime,
 }
 
-pub(super) async fn look(
-    sockets: &Handle,
-    family: Family,
-    targets: &[Target],
-    deadline: Instant,
-) -> Path {
-    let mut path = Path::new(Transport::Quic, family);
-    let Some(port) = sockets
-        .punch_ports()
-        .get(&(Transport::Quic, family))
-        .copied()
-    else {
-        let why = |target: &Target| (target.relay, Answer::Failed("no punch socket".to_owned()));
-        path.legs = targets.iter().map(why).collect();
+pub(super) async fn look(look: &Look<'_>) -> Path {
+    let mut path = Path::new(Transport::Quic, look.family);
+    path.facts.lacks_port = look.sample.is_empty();
+    let Some(port) = look.port() else {
+        path.legs = look.no_socket();
         return path;
     };
-    let stun = sockets.stun();
-    let answers = ask_all(sockets, targets).await;
-    let silent = targets.iter().zip(&answers);
-    let silent = silent.filter_map(|(target, got)| got.is_none().then_some(target.addr));
-    let (_held, alive) = alive(sockets, family, &silent.collect::<Vec<_>>()).await;
-    for (target, got) in targets.iter().zip(&answers) {
-        let is_alive = alive.get(&target.addr).copied();
-        path.legs
-            .push((target.relay, leg(sockets, target, got.as_ref(), is_alive)));
-        if got.is_some() {
-            path.facts
-                .seen
-                .push(seen(sockets, port, target.addr, got.as_ref()));
+    let addrs = look.addrs();
+    let (after, identified) =
+        join(facts(look, port, &addrs, &mut path), identify(look, &addrs)).await;
+    let mut answers = Answers {
+        after,
+        ..Answers::default()
+    };
+    for (addr, (done, took)) in addrs.iter().zip(identified) {
+        match done {
+            Some(Ok(peer)) => drop(answers.proved.insert(*addr, (peer, took))),
+            // It was refused.
+            Some(Err(error)) if !timed_out(&error) => {
+                answers.after.entry(*addr).or_insert(took);
+            }
+            Some(Err(_)) | None => {}
         }
     }
-    let answered = || {
-        targets
-            .iter()
-            .zip(&answers)
-            .filter_map(|(t, got)| Some((t.addr, got.as_ref()?)))
-    };
+    path.legs = look.legs(&answers);
+    path
+}
+
+/// Who answers QUIC at the addresses, and after how long.
+async fn identify(
+    look: &Look<'_>,
+    addrs: &[SocketAddr],
+) -> Vec<(Option<Result<PeerId, Error>>, Duration)> {
+    let identified = addrs.iter().map(async |addr| {
+        let started = Instant::now();
+        let done = timeout_at(look.deadline, look.sockets.identify_quic(*addr)).await;
+        (done.ok(), started.elapsed())
+    });
+    join_all(identified).await
+}
+
+/// What STUN shows. Returns which addresses answer it, and after how long.
+async fn facts(
+    look: &Look<'_>,
+    port: u16,
+    addrs: &[SocketAddr],
+    path: &mut Path,
+) -> BTreeMap<SocketAddr, Duration> {
+    let stun = look.sockets.stun();
+    let asked = addrs.iter().map(|addr| async move {
+        let got = ask(stun, *addr, &request(), LEGS).await?;
+        Some((*addr, got))
+    });
+    let answers: Vec<(SocketAddr, Got)> = join_all(asked).await.into_iter().flatten().collect();
+    let after = answers.iter().map(|(addr, got)| (*addr, got.rtt)).collect();
+    let seen = answers.iter();
+    path.facts
+        .seen
+        .extend(seen.map(|(addr, got)| look.seen(port, *addr, got.message.mapped)));
     let has_partner =
-        |(at, got): &(SocketAddr, &Got)| got.message.other.is_some_and(|other| may_ask(other, *at));
-    let Some((relay, got)) = answered().find(has_partner).or_else(|| answered().next()) else {
-        return path;
+        |(at, got): &&(SocketAddr, Got)| got.message.other.is_some_and(|other| may_ask(other, *at));
+    let best = answers.iter().find(has_partner).or(answers.first());
+    let Some((relay, got)) = best else {
+        path.facts.sample = sampled(look, &addrs[..addrs.len().min(TRIED)]).await;
+        return after;
     };
-    path.clock_ahead = clock_ahead(got);
+    let relay = *relay;
+    path.clock_ahead = clock_ahead(&got.message, got.at, got.rtt);
     let partner = got.message.other.filter(|other| may_ask(*other, relay));
+    path.facts.has_partner = partner.is_some();
     let second = got.message.info.map_or(0, |info| info.second_port);
     let second = (second != 0).then(|| SocketAddr::new(relay.ip(), second));
     let mapped = got.message.mapped;
 
-    let sample = claim(sockets, family);
     let others = second.into_iter().chain(partner);
     let mappings = join_all(others.map(async |by| {
         let got = ask(stun, by, &request(), MAPPINGS).await;
-        seen(sockets, port, by, got.as_ref())
-    }));
-    let asked = join_all(sample.iter().map(async |socket| {
-        let got = ask_from(socket, relay, &[request()], MAPPINGS).await;
-        let mapped = got.into_iter().next().flatten();
-        (
-            socket.port(),
-            mapped.and_then(|(message, _)| message.mapped),
-        )
+        look.seen(port, by, got.and_then(|got| got.message.mapped))
     }));
     let (seen_by, sampled, payload, hairpin) = join4(
         mappings,
-        asked,
+        sampled(look, &[relay]),
         payload(stun, relay),
-        hairpin(stun, sample.first(), mapped),
+        hairpin(stun, look.sample.first(), mapped),
     )
     .await;
     path.facts.seen.extend(seen_by);
@@ -121,12 +131,14 @@ pub(super) async fn look(
     path.facts.payload = Some(payload);
     path.facts.hairpin = hairpin;
 
-    let fresh = sample.last().filter(|_| {
-        let fresh = path.facts.sample.last();
-        fresh.is_some_and(|(_, mapped)| mapped.is_some())
-    });
-    if let Some(fresh) = fresh {
-        let within = deadline
+    // One that gets out.
+    let gets_out = |socket: &&ClaimedUdp| {
+        let is_it = |(port, mapped): &(u16, Option<_>)| *port == socket.port() && mapped.is_some();
+        path.facts.sample.iter().any(is_it)
+    };
+    if let Some(fresh) = look.sample.iter().rev().find(gets_out) {
+        let within = look
+            .deadline
             .saturating_duration_since(Instant::now())
             .min(STRANGERS);
         // As itself, and not refusing: then it answers from there, also where a NAT maps by port and lets nothing of it in.
@@ -139,7 +151,18 @@ pub(super) async fn look(
         path.facts.from_other_port = strangers.from_other_port;
         path.facts.from_other_address = partner.and(strangers.from_other_address);
     }
-    path
+    after
+}
+
+/// How relays see the ports that stand for the range. The first answer of one counts.
+async fn sampled(look: &Look<'_>, relays: &[SocketAddr]) -> Vec<(u16, Option<SocketAddr>)> {
+    let asked = look.sample.iter().map(async |socket| {
+        let asks: Vec<_> = relays.iter().map(|relay| (*relay, request())).collect();
+        let got = ask_from(socket, &asks, 1, MAPPINGS).await;
+        let got = got.into_iter().flatten().next();
+        (socket.port(), got.and_then(|(message, _)| message.mapped))
+    });
+    join_all(asked).await
 }
 
 /// The second port of a relay.
@@ -171,9 +194,7 @@ pub(super) async fn sample(sockets: &Handle, relay: SocketAddr) -> Option<Sample
             .collect();
         // They ask in this order, and all before the first is answered.
         let asked = claimed.iter().map(async |socket| {
-            let got = ask_from(socket, relay, &[request()], MAPPINGS).await;
-            let (message, _) = got.into_iter().next().flatten()?;
-            Some((socket.port(), message.mapped?.port()))
+            Some((socket.port(), ask_once(socket, relay).await?.mapped?.port()))
         });
         ports.extend(join_all(asked).await.into_iter().flatten());
     }
@@ -188,11 +209,9 @@ pub(super) async fn sample_next(
     count: usize,
 ) -> Option<(Sample, Vec<ClaimedUdp>)> {
     let next = unused(sockets, Family::from(relay.ip()), used, count)?;
-    let asked = next.iter().map(async |socket| {
-        let got = ask_from(socket, relay, &[request()], MAPPINGS).await;
-        let (message, _) = got.into_iter().next().flatten()?;
-        Some((socket.port(), message.mapped?))
-    });
+    let asked = next
+        .iter()
+        .map(async |socket| Some((socket.port(), ask_once(socket, relay).await?.mapped?)));
     let (punch, asked) = join(punch_socket(sockets, relay), join_all(asked)).await;
     let punch = punch?;
     let asked = asked.into_iter().flatten();
@@ -229,42 +248,6 @@ pub(super) async fn punch_socket(sockets: &Handle, relay: SocketAddr) -> Option<
     got.message.mapped
 }
 
-fn leg(sockets: &Handle, target: &Target, got: Option<&Got>, is_alive: Option<Duration>) -> Answer {
-    match got.map(|got| got.rtt).or(is_alive) {
-        Some(rtt) => Answer::After(rtt),
-        None if sockets.source_ip(target.addr.ip()).is_none() => {
-            Answer::Failed(format!("no {} route", Family::from(target.addr.ip())))
-        }
-        None => Answer::Silent,
-    }
-}
-
-fn seen(sockets: &Handle, port: u16, by: SocketAddr, got: Option<&Got>) -> Seen {
-    let local = sockets.source_ip(by.ip());
-    let mapped = got.and_then(|got| got.message.mapped);
-    Seen {
-        by,
-        local: local.map(|ip| SocketAddr::new(ip, port)),
-        mapped,
-    }
-}
-
-fn clock_ahead(got: &Got) -> Option<i64> {
-    let theirs = got.message.info?.unix_ms;
-    let ours = got.at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let ours = i64::try_from(ours.as_millis()).ok()?;
-    let half = i64::try_from(got.rtt.as_millis() / 2).ok()?;
-    Some(ours - half - i64::try_from(theirs).ok()?)
-}
-
-async fn ask_all(sockets: &Handle, targets: &[Target]) -> Vec<Option<Got>> {
-    let ask = |target: &Target| {
-        let addr = target.addr;
-        async move { ask(sockets.stun(), addr, &request(), LEGS).await }
-    };
-    join_all(targets.iter().map(ask)).await
-}
-
 /// Asks from the punch socket, again and again.
 pub(in crate::swarm) async fn ask(
     stun: &StunClient,
@@ -297,19 +280,20 @@ pub(in crate::swarm) async fn ask(
     }
 }
 
-/// Asks from another port, until each of the messages is answered or the time is over.
+/// Asks from another port, until so many of the messages are answered or the time is over.
 pub(super) async fn ask_from(
     socket: &ClaimedUdp,
-    to: SocketAddr,
-    messages: &[Message],
+    messages: &[(SocketAddr, Message)],
+    enough: usize,
     within: Duration,
 ) -> Vec<Option<(Message, SocketAddr)>> {
     let mut answers = vec![None; messages.len()];
     let deadline = Instant::now() + within;
     let mut wait = AGAIN;
     let mut buffer = [0; 2048];
-    while answers.iter().any(Option::is_none) && Instant::now() < deadline {
-        for (message, _) in messages
+    let lacks = |answers: &[Option<_>]| answers.iter().flatten().count() < enough;
+    while lacks(&answers) && Instant::now() < deadline {
+        for ((to, message), _) in messages
             .iter()
             .zip(&answers)
             .filter(|(_, got)| got.is_none())
@@ -319,7 +303,7 @@ pub(super) async fn ask_from(
             }
         }
         let until = deadline.min(Instant::now() + wait);
-        while answers.iter().any(Option::is_none) {
+        while lacks(&answers) {
             let Ok(received) = timeout_at(until, socket.socket().recv_from(&mut buffer)).await
             else {
                 break;
@@ -331,7 +315,8 @@ pub(super) async fn ask_from(
             let Ok(answer) = Message::decode(&buffer[..length]) else {
                 continue;
             };
-            let asked = |message: &Message| message.transaction == answer.transaction;
+            let asked =
+                |(_, message): &(SocketAddr, Message)| message.transaction == answer.transaction;
             if let Some(at) = messages.iter().position(asked) {
                 answers[at] = Some((answer, remote));
             }
@@ -341,54 +326,11 @@ pub(super) async fn ask_from(
     answers
 }
 
-/// Other ports of the range.
-fn claim(sockets: &Handle, family: Family) -> Vec<ClaimedUdp> {
-    let size = sample_size(sockets, SAMPLE).max(1);
-    let claimed = (0..size).map_while(|_| sockets.claim_udp(family).ok());
-    let mut claimed: Vec<_> = claimed.collect();
-    claimed.sort_by_key(|socket| place(socket.port()));
-    claimed
-}
-
-/// Which of these answer QUIC although they answer no STUN, and after how long. The port that asked is returned: it has sent to all
-/// of them, and is not to be looked at as a fresh one.
-async fn alive(
-    sockets: &Handle,
-    family: Family,
-    silent: &[SocketAddr],
-) -> (Option<ClaimedUdp>, BTreeMap<SocketAddr, Duration>) {
-    let mut alive = BTreeMap::new();
-    if silent.is_empty() {
-        return (None, alive);
-    }
-    let Ok(socket) = sockets.claim_udp(family) else {
-        return (None, alive);
-    };
-    let mut packet = vec![0; FIRST];
-    packet[0] = 0xc0;
-    packet[1..5].copy_from_slice(&VERSION);
-    packet[5] = 8;
-    packet[14] = 8;
-    let started = Instant::now();
-    let deadline = started + ALIVE;
-    let mut buffer = [0; 2048];
-    while alive.len() < silent.len() && Instant::now() < deadline {
-        for addr in silent.iter().filter(|addr| !alive.contains_key(*addr)) {
-            // Without a route there is no answer.
-            let _ = socket.socket().send_to(&packet, addr).await;
-        }
-        let until = deadline.min(Instant::now() + AGAIN);
-        while alive.len() < silent.len()
-            && let Ok(received) = timeout_at(until, socket.socket().recv_from(&mut buffer)).await
-        {
-            if let Ok((_, remote)) = received
-                && silent.contains(&remote)
-            {
-                alive.entry(remote).or_insert(started.elapsed());
-            }
-        }
-    }
-    (Some(socket), alive)
+/// Asks one relay once from another port.
+async fn ask_once(socket: &ClaimedUdp, relay: SocketAddr) -> Option<Message> {
+    let got = ask_from(socket, &[(relay, request())], 1, MAPPINGS).await;
+    let (message, _) = got.into_iter().next().flatten()?;
+    Some(message)
 }
 
 /// The longest payload to which the relay answers.
@@ -451,7 +393,7 @@ async fn strangers(
     let (port, address) = (changed(false), changed(true));
     let known = |message: Message| async move { ask(stun, relay, &message, within).await };
     let (came, known_port, known_address) = join3(
-        ask_from(fresh, relay, &[port, address], within),
+        ask_from(fresh, &[(relay, port), (relay, address)], 2, within),
         known(changed(false)),
         known(changed(true)),
     )

@@ -135,6 +135,35 @@ fn a_dns64_is_named_by_its_prefix() {
 }
 
 #[test]
+fn the_json_is_that_of_the_contract() {
+    let report = assess(&facts(vec![LAB[4].1.path(2)]));
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["event"], "netcheck");
+    let nat = json["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["id"] == "nat")
+        .unwrap();
+    assert_eq!(nat["transport"], "quic");
+    assert_eq!(nat["family"], "ip4");
+    assert_eq!(
+        (&nat["mapping"], &nat["filtering"]),
+        (&"eim".into(), &"apdf".into())
+    );
+    assert_eq!(
+        (&nat["preserved"], &nat["kind"]),
+        (&false.into(), &"eim-apdf-rewrite".into())
+    );
+    assert_eq!(nat["allocation"]["kind"], "block");
+    assert!(nat["allocation"]["step"].is_null() && nat["status"] == "warn");
+    assert_eq!(json["verdict"]["relayed"], serde_json::json!(["symmetric"]));
+    assert_eq!(json["verdict"]["search"], serde_json::json!([]));
+    let read: Report = serde_json::from_value(json).unwrap();
+    assert_eq!(read, report);
+}
+
+#[test]
 fn a_name_that_is_not_resolved_is_a_fault_of_the_resolver_and_not_of_the_relay() {
     let why = "cannot resolve relay.example.net within 1 s";
     let unresolved = Leg {

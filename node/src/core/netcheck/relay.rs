@@ -1,0 +1,164 @@
+//! Whether relays are where their addresses say, and whether UDP gets there.
+
+use p2pnode_transports::Transport;
+
+use super::{
+    Answer, Check, Facts, Id, Leg, PathFacts, RelayFacts, Status, assess::LEAST_PAYLOAD, range,
+    report::check,
+};
+use crate::core::finding::Remedy;
+
+pub(super) fn legs(facts: &Facts) -> impl Iterator<Item = &Leg> {
+    facts.relays.iter().flat_map(|relay| &relay.legs)
+}
+
+fn of_path<'a>(path: &PathFacts, facts: &'a Facts) -> impl Iterator<Item = &'a Leg> {
+    let of = (path.transport, path.family);
+    legs(facts).filter(move |leg| (leg.transport, leg.family) == of)
+}
+
+/// Whether a relay is there over the transport and family of a path.
+pub(super) fn is_up(path: &PathFacts, facts: &Facts) -> bool {
+    of_path(path, facts).any(|leg| leg.answer.is_there())
+}
+
+/// Whether anything came back over it.
+pub(super) fn came(path: &PathFacts, facts: &Facts) -> bool {
+    of_path(path, facts).any(|leg| leg.answer.came())
+}
+
+pub(super) fn of_relay(relay: &RelayFacts, facts: &Facts) -> Check {
+    let text: Vec<String> = relay.legs.iter().map(text).collect();
+    let has = |is_it: fn(&Answer) -> bool| relay.legs.iter().any(|leg| is_it(&leg.answer));
+    let is_there = has(Answer::is_there);
+    // A host needs one family only.
+    let is_well = |answer: &Answer| answer.is_there() || *answer == Answer::NoRoute;
+    let has_other = has(|answer| matches!(answer, Answer::Other(_)));
+    let has_unproved = has(|answer| matches!(answer, Answer::Unproved(_)));
+    let narrow = relay
+        .legs
+        .iter()
+        .find_map(|leg| is_narrow(leg, facts).then_some(leg.transport));
+    let status = match is_there {
+        true if relay.legs.iter().all(|leg| is_well(&leg.answer)) => Status::Ok,
+        true => Status::Warn,
+        false if has_unproved && !has_other && narrow.is_none() => Status::Unknown,
+        false => Status::Fail,
+    };
+    let remedy = if has_other {
+        Some(Remedy::wrong_peer())
+    } else if has(|answer| matches!(answer, Answer::Unresolved(_))) {
+        Some(Remedy::resolver())
+    } else if is_there {
+        None
+    } else if let Some(transport) = narrow {
+        Some(Remedy::too_long(transport))
+    } else if has_unproved {
+        Some(Remedy::no_handshake())
+    } else {
+        Some(unreachable(relay, facts))
+    };
+    let text = format!("{}: {}", relay.relay, text.join(", "));
+    check(Id::Relay, status, text, remedy)
+}
+
+fn text(leg: &Leg) -> String {
+    let name = format!("{}/{}", leg.transport, leg.family);
+    match &leg.answer {
+        Answer::After(rtt) => format!("{name} {:.1} ms", rtt.as_secs_f64() * 1000.0),
+        Answer::Held => format!("{name} connected"),
+        Answer::Other(peer) => format!("{name} another peer answers there: {peer}"),
+        Answer::Unproved(rtt) => {
+            let ms = rtt.as_secs_f64() * 1000.0;
+            format!("{name} something answers after {ms:.1} ms, and no handshake ends")
+        }
+        Answer::Silent => format!("{name} no answer"),
+        Answer::NoRoute => format!("{name} unreachable (no {} route)", leg.family),
+        Answer::Failed(why) | Answer::Unresolved(why) | Answer::NoSocket(why) => {
+            format!("{name} unreachable ({why})")
+        }
+    }
+}
+
+/// Whether something answers short packets there, and long ones are lost.
+fn is_narrow(leg: &Leg, facts: &Facts) -> bool {
+    let of = |path: &PathFacts| (path.transport, path.family) == (leg.transport, leg.family);
+    let is_it = |path: &PathFacts| of(path) && loses_long(path);
+    matches!(leg.answer, Answer::Unproved(_)) && facts.paths.iter().any(is_it)
+}
+
+/// Whether datagrams that QUIC needs, or full segments, are lost.
+pub(super) fn loses_long(path: &PathFacts) -> bool {
+    let least = match path.transport {
+        Transport::Quic => LEAST_PAYLOAD,
+        Transport::Tcp => 1,
+    };
+    path.payload.is_some_and(|payload| payload < least)
+}
+
+/// Whether a handshake over TCP has ended, for which short segments are enough.
+pub(super) fn takes_short(path: &PathFacts, facts: &Facts) -> bool {
+    let shook_hands = |leg: &Leg| matches!(leg.answer, Answer::After(_));
+    path.transport == Transport::Tcp && of_path(path, facts).any(shook_hands)
+}
+
+/// What mends that nothing of a relay came.
+fn unreachable(relay: &RelayFacts, facts: &Facts) -> Remedy {
+    let all = |is_it: fn(&Answer) -> bool| relay.legs.iter().all(|leg| is_it(&leg.answer));
+    if all(|answer| *answer == Answer::NoRoute) {
+        return Remedy::no_route();
+    }
+    let is_here = |answer: &Answer| matches!(answer, Answer::NoRoute | Answer::NoSocket(_));
+    if all(is_here) {
+        let exhausted = facts.host.unbound.as_ref();
+        return exhausted.map_or_else(Remedy::no_socket, Remedy::no_port);
+    }
+    let is_blocked = |path: &PathFacts| {
+        let of = |leg: &Leg| (leg.transport, leg.family) == (path.transport, path.family);
+        relay.legs.iter().any(of) && !came(path, facts) && range::gets_out(path)
+    };
+    match facts.paths.iter().any(is_blocked) {
+        true => Remedy::range_blocked(facts.range),
+        false => Remedy::unreachable(facts.range),
+    }
+}
+
+pub(super) fn udp(facts: &Facts) -> Option<Check> {
+    let over = |transport: Transport| legs(facts).filter(move |leg| leg.transport == transport);
+    over(Transport::Quic).next()?;
+    let others = |path: &PathFacts| path.transport == Transport::Quic && range::gets_out(path);
+    // Of one relay and family: another relay may only be away.
+    let beside = |of: &RelayFacts, is_it: fn(&Answer) -> bool| {
+        let is_silent =
+            |leg: &&Leg| (leg.transport, &leg.answer) == (Transport::Quic, &Answer::Silent);
+        let mut silent = of.legs.iter().filter(is_silent);
+        silent.any(|quic| {
+            let is_tcp = |leg: &&Leg| (leg.transport, leg.family) == (Transport::Tcp, quic.family);
+            of.legs.iter().filter(is_tcp).any(|leg| is_it(&leg.answer))
+        })
+    };
+    let mut relays = facts.relays.iter();
+    let is_blocked = relays.any(|relay| beside(relay, Answer::came));
+    let mut relays = facts.relays.iter();
+    let has_tcp = relays.any(|relay| beside(relay, |_| true));
+    let (status, text, remedy) = if over(Transport::Quic).any(|leg| leg.answer.came()) {
+        (Status::Ok, "UDP gets out, and answers come in", None)
+    } else if facts.paths.iter().any(others) {
+        let text =
+            "UDP gets out from other ports of the range than the punch port, and answers come in";
+        (Status::Ok, text, None)
+    } else if is_blocked {
+        let remedy = Remedy::udp_blocked(facts.range);
+        let text = "udp_blocked: no UDP comes back, and TCP does";
+        (Status::Fail, text, Some(remedy))
+    } else if over(Transport::Quic).all(|leg| leg.answer != Answer::Silent) {
+        (Status::Unknown, "unknown: no UDP was sent", None)
+    } else if !has_tcp {
+        let text = "unknown: no UDP comes back; it takes a TCP address of the same relay to see whether UDP alone is lost";
+        (Status::Unknown, text, None)
+    } else {
+        let text = "unknown: no relay answers over TCP either; it takes one that does";
+        (Status::Unknown, text, None)
+    };
+    Some(check(Id::Udp, status, text, remedy))
+}
