@@ -182,9 +182,7 @@ async fn punch(
             node_connects(&node, &daemon.id).await?
         }
     };
-    // Whatever becomes of the punch, streams go both ways.
     let direct = node.direct(&daemon.id, PATIENCE).await;
-    both_ways(&node, &daemon).await?;
     let punches = node.punches(&daemon.id);
     let attempts: Vec<_> = punches.iter().map(|punch| punch.line.as_str()).collect();
     let path = direct.with_context(|| format!("punches: {attempts:#?}"))?;
@@ -193,12 +191,14 @@ async fn punch(
         .iter()
         .find(|event| event.connects(&daemon.id, "direct"));
     let connected = connected.context("no event of the direct path")?;
+    // A raw stream ends with its path, and the surplus ones are closed.
     daemon
-        .until(&node.id, "a direct path", |connections| {
-            let mut direct = connections.iter().filter(|at| !at.contains("p2p-circuit"));
-            direct.next().cloned()
+        .until(&node.id, "one direct path and no other", |connections| {
+            let is_left = connections.len() == 1 && !connections[0].contains("p2p-circuit");
+            is_left.then_some(())
         })
         .await?;
+    both_ways(&node, &daemon).await?;
     ours.keeps_range().await?;
     daemon.is_unharmed()?;
     Ok(format!(

@@ -34,7 +34,7 @@ enum Request {
     Connect = 1,
     StreamOpen = 2,
     StreamHandler = 3,
-    ListPeers = 6,
+    ListPeers = 5,
 }
 
 impl P2pd {

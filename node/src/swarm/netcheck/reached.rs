@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    time::Duration,
 };
 
 use futures::{
-    StreamExt as _,
-    future::{OptionFuture, join, join_all},
+    FutureExt as _, StreamExt as _,
+    future::{join_all, ready},
     stream::FuturesUnordered,
 };
 use libp2p::{PeerId, Stream};
@@ -19,6 +20,9 @@ use super::{
     tcp, udp,
 };
 use crate::swarm::autonat::{Nonces, Witness, is_reached};
+
+/// How long a relay that serves AutoNAT has to answer STUN as well, once another one has.
+const SAME: Duration = Duration::from_millis(300);
 
 /// Has a relay dial each punch port, at the address that the relay sees. What is not known is left out.
 pub(super) async fn look(
@@ -39,6 +43,14 @@ pub(super) async fn look(
     looked.filter_map(|look| look.ok().flatten()).collect()
 }
 
+/// What comes from a relay.
+enum News {
+    /// It serves AutoNAT.
+    Serves(PeerId, Stream),
+    /// It sees the punch port there.
+    Sees(PeerId, SocketAddr),
+}
+
 /// A relay that serves AutoNAT, and how it sees the punch port. A relay of another make answers no STUN: there it is what another
 /// relay sees.
 async fn serves(
@@ -47,22 +59,46 @@ async fn serves(
     witness: &mut Witness,
 ) -> Option<(Stream, SocketAddr)> {
     let of = (witness.transport, witness.family);
-    let mut streams: BTreeMap<_, _> = witness.streams.drain(..).collect();
-    let relays = targets.iter().map(|target| target.relay);
-    let relays: BTreeSet<_> = relays.chain(streams.keys().copied()).collect();
-    let asked = relays.into_iter().map(|relay| {
-        let stream = OptionFuture::from(streams.remove(&relay));
-        join(stream, seen(sockets, targets, relay, of))
+    let opened = witness
+        .streams
+        .drain(..)
+        .map(|(relay, stream)| async move { Some(News::Serves(relay, stream.await?)) }.boxed());
+    let relays: BTreeSet<PeerId> = targets.iter().map(|target| target.relay).collect();
+    let looked = relays.into_iter().map(|relay| {
+        async move { Some(News::Sees(relay, seen(sockets, targets, relay, of).await?)) }.boxed()
     });
-    let mut asked = asked.collect::<FuturesUnordered<_>>();
-    let mut found = (None, None);
-    while let Some((stream, at)) = asked.next().await {
-        match (stream.flatten(), at) {
-            (Some(stream), Some(at)) => return Some((stream, at)),
-            (stream, at) => found = (found.0.or(stream), found.1.or(at)),
+    let news = opened.chain(looked).collect::<FuturesUnordered<_>>();
+    let mut news = news.filter_map(ready);
+    let (mut streams, mut sees) = (BTreeMap::new(), BTreeMap::new());
+    let mut until = None;
+    loop {
+        let both = streams.keys().find(|relay| sees.contains_key(*relay));
+        if let Some(relay) = both.copied() {
+            return streams.remove(&relay).zip(sees.remove(&relay));
+        }
+        if !streams.is_empty() && !sees.is_empty() {
+            let until = until.get_or_insert_with(|| Instant::now() + SAME);
+            let Ok(Some(came)) = timeout_at(*until, news.next()).await else {
+                return Some((streams.pop_first()?.1, sees.pop_first()?.1));
+            };
+            note(came, &mut streams, &mut sees);
+        } else {
+            note(news.next().await?, &mut streams, &mut sees);
         }
     }
-    found.0.zip(found.1)
+}
+
+fn note(
+    news: News,
+    streams: &mut BTreeMap<PeerId, Stream>,
+    sees: &mut BTreeMap<PeerId, SocketAddr>,
+) {
+    match news {
+        News::Serves(relay, stream) => drop(streams.insert(relay, stream)),
+        News::Sees(relay, at) => {
+            sees.insert(relay, at);
+        }
+    }
 }
 
 async fn seen(
