@@ -146,7 +146,7 @@ impl Carrier {
         }
         let mut frame = header.body(body).map_err(invalid)?;
         if let Frame::Data { bytes, .. } | Frame::Datagram(bytes) = &mut frame
-            && 2 * bytes.len() < self.buffer
+            && 4 * bytes.len() < 3 * self.buffer
         {
             *bytes = Bytes::copy_from_slice(bytes);
         }
