@@ -133,7 +133,7 @@ fn the_schemas_name_the_values_that_the_enums_have() {
             .unwrap();
         named(&event["properties"][field])
     };
-    let [reason, outcome, cause, pause, finding, id, no_search] =
+    let [reason, outcome, cause, pause, finding, id, no_search, ..] =
         VARIANTS.map(|(file, start)| variants(file, start));
     assert_eq!(named(&events["$defs"]["reason"]), reason);
     assert_eq!(
