@@ -167,7 +167,6 @@ impl Lab {
             NatKind::Ip6Firewall => router
                 .preset(RouterPreset::Public)
                 .ip_support(IpSupport::V6Only),
-            NatKind::Nat64 => router.preset(RouterPreset::IspV6),
             NatKind::DualStack => router
                 .preset(RouterPreset::Public)
                 .downstream_cidr(HOME_LAN),
@@ -271,17 +270,6 @@ impl Lab {
         let server = self.net.dns_server()?;
         let mut ips = host.addresses.iter();
         ips.try_for_each(|ip| server.set_host(name, *ip))
-    }
-
-    /// Gives a public host this name in a DNS64, which every host there is asks: the host's IPv4 address with the prefix of a NAT64.
-    pub fn name_of_dns64(&self, name: &str, host: &Host) -> Result<()> {
-        let server = self.net.dns_server()?;
-        let known = IpAddr::from([192, 0, 0, 170]);
-        for (name, ip) in [(name, host.ip(false)?), ("ipv4only.arpa", known)] {
-            let translated: Ipv6Addr = format!("64:ff9b::{ip}").parse()?;
-            server.set_host(name, translated.into())?;
-        }
-        Ok(())
     }
 
     /// Hides from a public host where others are: its router translates the source of what comes to the host.

@@ -37,8 +37,6 @@ pub enum NatKind {
     RangeFirewall,
     /// IPv6 only, with a stateful firewall.
     Ip6Firewall,
-    /// IPv6 only, with a stateful firewall and a NAT64 ([RFC 6146](https://www.rfc-editor.org/rfc/rfc6146)) of the well-known prefix.
-    Nat64,
     /// IPv4 behind a port-preserving NAT, IPv6 behind a stateful firewall.
     DualStack,
     /// Address-and-port-dependent mapping with random ports.
@@ -55,7 +53,7 @@ pub enum NatKind {
 }
 
 impl NatKind {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::None,
         Self::FullCone,
         Self::AddressRestricted,
@@ -65,7 +63,6 @@ impl NatKind {
         Self::RangeFirewall,
         Self::Cgnat,
         Self::Ip6Firewall,
-        Self::Nat64,
         Self::DualStack,
         Self::Symmetric,
         Self::SymmetricBlock,
@@ -85,7 +82,6 @@ impl NatKind {
             Self::Cgnat => "cgnat",
             Self::RangeFirewall => "range-firewall",
             Self::Ip6Firewall => "ip6-firewall",
-            Self::Nat64 => "nat64",
             Self::DualStack => "dual-stack",
             Self::Symmetric => "symmetric",
             Self::SymmetricBlock => "symmetric-block",
@@ -96,7 +92,7 @@ impl NatKind {
     }
 
     pub const fn has_ip4(self) -> bool {
-        !matches!(self, Self::Ip6Firewall | Self::Nat64)
+        !matches!(self, Self::Ip6Firewall)
     }
 
     pub const fn translates(self) -> bool {
@@ -154,11 +150,10 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// The policy of the router that a host of this kind is connected to; `None` for a public host's router, and for one with rules of
-    /// patchbay's.
+    /// The policy of the router that a host of this kind is connected to; `None` for a public host's router.
     pub(crate) const fn of(kind: NatKind) -> Option<Self> {
         let (mapping, filtering) = match kind {
-            NatKind::None | NatKind::Nat64 => return None,
+            NatKind::None => return None,
             NatKind::EimApdf
             | NatKind::RangeFirewall
             | NatKind::Cgnat

@@ -23,7 +23,6 @@ lab_tests! {
     a_running_node_looks_from_its_own_punch_sockets: running();
     what_a_relay_reaches_of_a_full_cone_is_said: reached(NatKind::FullCone, true);
     what_no_relay_reaches_behind_a_filter_is_said: reached(NatKind::EimApdf, false);
-    behind_a_nat64_relays_of_ip4_are_reached_by_name: nat64();
     what_two_looks_predict_is_what_a_dial_does: predictions::run();
     where_udp_is_blocked_that_is_said: udp_blocked();
     without_a_relay_that_answers_nobody_is_reached: nobody();
@@ -265,41 +264,6 @@ async fn running() -> Result<()> {
         "the node goes on"
     );
     side.keeps_range().await
-}
-
-/// A host with IPv6 alone, and a relay with IPv4 alone, which a peer behind a NAT for IPv4 has as well.
-async fn nat64() -> Result<()> {
-    const NAME: &str = "relay.p2pnode.example";
-    let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, "relay").await?;
-    let a = Peer::new(&lab, "a", NatKind::Nat64).await?;
-    let b = Peer::new(&lab, "b", NatKind::EimApdf).await?;
-    lab.name_of_dns64(NAME, &relay.host)?;
-    let ip4 = relay.addresses(&b.host, &Transport::ALL);
-    let ip = format!("/ip4/{}/", relay.host.ip(false)?);
-    let named = ip4.iter();
-    let named = named.map(|address| address.replacen(&ip, &format!("/dns/{NAME}/"), 1));
-    let args = NodeArgs::with_relays(named.collect(), &Transport::ALL);
-    let node = args.run_on(&a.host, "a")?.reserves(&a.host).await?;
-    let (_, report) = ask("look", &lab, &a.host).await?;
-    let found = checks(&report, "nat64").next();
-    let text = found.and_then(|check| check["text"].as_str());
-    ensure!(
-        text.is_some_and(|text| text.starts_with("yes, 64:ff9b::/96")),
-        "{}",
-        report.line
-    );
-    let relays = checks(&report, "relay").all(|check| check["status"] == "ok");
-    ensure!(relays, "{}", report.line);
-    let args = NodeArgs::with_relays(ip4, &Transport::ALL);
-    let other = args.run_on(&b.host, "b")?.reserves(&b.host).await?;
-    for (from, to) in [(&node, &other), (&other, &node)] {
-        let dial = from.dial("dial", &to.id).await?;
-        dial.is("direct")?;
-    }
-    a.settle().await?;
-    a.keeps_range().await?;
-    b.keeps_range().await
 }
 
 /// AutoNAT v2, by which a running node asks a relay.

@@ -24,6 +24,6 @@ done
 mount -o remount,bind,ro "$root$home/registry"
 mount --rbind /proc "$root/proc"
 mount --rbind /dev "$root/dev"
-linkers=$(env | grep '^CARGO_TARGET_.*_LINKER=')
+linkers=$(env | grep '^CARGO_TARGET_.*_LINKER=' || true)
 inside $linkers CARGO_HOME="$home" CARGO_TARGET_DIR="$results" RUSTFLAGS="$RUSTFLAGS" \
     sh -c 'cd "$1" && shift && exec cargo "$@"' sh "$workspace" "$@"
