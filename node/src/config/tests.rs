@@ -185,6 +185,26 @@ fn each_contradiction_is_reported_at_the_value_that_causes_it() {
              address",
         ),
         (
+            "peers:\n  West: { id: $A }\n  west: { id: $B }",
+            "f.yaml:3:15: peers.west.id: West and west differ in case only; rename one of them",
+        ),
+        (
+            "control: { socket: /x/c.sock }\npeers: { w: { id: $A } }\nforwards: [{ listen: 'unix:///x//c.sock', to: a@w }]",
+            "f.yaml:1:20: control.socket: a forward listens on unix:///x//c.sock as well; choose another address for one",
+        ),
+        (
+            "admin: { listen: 127.0.0.1:7 }\npeers: { w: { id: $A } }\nforwards: [{ listen: 'tcp://0.0.0.0:7', to: a@w }]",
+            "f.yaml:1:18: admin.listen: a forward listens on tcp://0.0.0.0:7 as well; choose another address for one",
+        ),
+        (
+            "admin: { listen: 127.0.0.1:7 }\nsocks: { listen: 127.0.0.1:7 }",
+            "f.yaml:1:18: admin.listen: socks.listen is tcp://127.0.0.1:7 as well; choose another address for one",
+        ),
+        (
+            "listen: [/ip4/127.0.0.1/udp/7/quic-v1]\npeers: { w: { id: $A } }\nforwards: [{ listen: 'udp://127.0.0.1:7', to: a@w }]",
+            "f.yaml:1:10: listen: a forward listens on udp://127.0.0.1:7 as well; choose another address for one",
+        ),
+        (
             "discovery: { dns: [a.example:443, b.example:443, A.example.:443] }",
             "f.yaml:1:50: discovery.dns: A.example.:443 is given twice; give it once",
         ),
@@ -205,6 +225,10 @@ fn each_contradiction_is_reported_at_the_value_that_causes_it() {
         (
             "peers: { $A: { id: $A } }",
             "f.yaml:1:10: peers: $A is a peer id, not a name; write `NAME: { id: $A }`",
+        ),
+        (
+            "peers: { any: { id: $A } }",
+            "f.yaml:1:10: peers: any is no name for a peer: `allow: any` admits every peer; choose another name",
         ),
         (
             "relays: [/ip4/192.0.2.1/tcp/1]",

@@ -170,11 +170,18 @@ impl Driver {
     /// Runs until nothing is left to do.
     pub(super) async fn run(mut self) -> Outcome {
         poll_fn(|cx| self.poll(cx)).await;
+        let end = self.end.unwrap_or(End::Completed);
         let socket = match std::mem::replace(&mut self.local, Local::Gone) {
             Local::Open(socket) if self.keeps_socket && !self.is_opened => Some(socket),
-            Local::Open(_) | Local::Dialing(_) | Local::Gone => None,
+            Local::Open(socket) => {
+                match end {
+                    End::Completed => socket.close(),
+                    _ => socket.reset(),
+                }
+                None
+            }
+            Local::Dialing(_) | Local::Gone => None,
         };
-        let end = self.end.unwrap_or(End::Completed);
         Outcome { end, socket }
     }
 
