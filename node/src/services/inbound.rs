@@ -104,9 +104,9 @@ impl Hub {
                         self.refused(peer, open, refuse.refusal, on);
                     }
                     (Frame::Refuse(_), first) => {
-                        let kind = match first {
-                            Frame::Resume(_) => "resume",
-                            _ => "order",
+                        let kind = match matches!(first, Frame::Resume(_)) {
+                            true => "resume",
+                            false => "order",
                         };
                         self.metrics().violation(kind);
                         self.metrics().opening("service", OTHER, "refused");

@@ -75,7 +75,8 @@ impl Socket {
         }
     }
 
-    fn linger(&self) {
+    /// An end of the process from here on is no reset.
+    pub(super) fn linger(&self) {
         if let Self::Tcp(stream) = self {
             // An error means that it is gone.
             let _ = SockRef::from(stream).set_linger(None);
@@ -182,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_reset_comes_behind_what_the_socket_was_given() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = listener.accept().await.unwrap().0;
         // As much as both kernels hold for a reader that does not read.
         let mut given = 0;
@@ -202,7 +203,7 @@ mod tests {
             let reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let socket = Socket::tcp(listener.accept().await.unwrap().0);
             let Socket::Tcp(stream) = &socket else {
-                unreachable!("it is TCP")
+                panic!("it is TCP")
             };
             stream.try_write(&[7; 1000]).unwrap();
             match closes {

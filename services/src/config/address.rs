@@ -85,9 +85,9 @@ impl Listen {
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
-        match part {
-            std::path::Component::ParentDir => drop(plain.pop()),
-            part => plain.push(part),
+        match part == std::path::Component::ParentDir {
+            true => drop(plain.pop()),
+            false => plain.push(part),
         }
     }
     plain

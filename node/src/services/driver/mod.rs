@@ -174,9 +174,9 @@ impl Driver {
         let socket = match std::mem::replace(&mut self.local, Local::Gone) {
             Local::Open(socket) if self.keeps_socket && !self.is_opened => Some(socket),
             Local::Open(socket) => {
-                match end {
-                    End::Completed => socket.close(),
-                    _ => socket.reset(),
+                match end == End::Completed {
+                    true => socket.close(),
+                    false => socket.reset(),
                 }
                 None
             }
@@ -327,6 +327,9 @@ impl Driver {
             }
             Event::Closed(end) => {
                 self.end = Some(end);
+                if let (End::Completed, Local::Open(socket)) = (end, &self.local) {
+                    socket.linger();
+                }
                 if let Some(violation) = self.session.violation() {
                     let (peer, session) = (self.running.key.peer, self.running.key.session);
                     tracing::info!(%peer, %session, %violation, "a peer broke the protocol of services");

@@ -120,15 +120,15 @@ async fn the_node_of_the_service_stops_and_the_client_sees_a_reset() {
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = format!("tcp://{}", target.local_addr().unwrap());
         let _offering = offer(a.handle().hub(), "it", &at, "any");
+        let mut sessions = Vec::new();
         for to in [format!("/x/it@{a_id}"), format!("it@{a_id}")] {
-            let (_forwarding, at) = bring(b.handle().hub(), &to).await;
-            let (client, served) = connected(at, &target).await;
-            if to.starts_with("it") {
-                a.stop().await.unwrap();
-                timeout(SOON, read_to_reset(client)).await.unwrap();
-                timeout(SOON, read_to_reset(served)).await.unwrap();
-                break;
-            }
+            let (forwarding, at) = bring(b.handle().hub(), &to).await;
+            sessions.push((forwarding, connected(at, &target).await));
+        }
+        a.stop().await.unwrap();
+        for (_forwarding, (client, served)) in sessions {
+            timeout(SOON, read_to_reset(client)).await.unwrap();
+            timeout(SOON, read_to_reset(served)).await.unwrap();
         }
         b.stop().await.unwrap();
     }
@@ -201,7 +201,7 @@ async fn a_peer_that_is_refused_is_named_to_the_command_that_serves() {
     };
     let service = config::service("it".parse().unwrap(), raw, &Peers::new(), &[]).unwrap();
     let (sink, mut lines) = reports();
-    let hub = a.handle().hub();
+    let hub = a.handle().hub().clone();
     let _offering = hub.offer(service, Goal::Target, Some(sink)).unwrap();
     let (_forwarding, at) = bring(b.handle().hub(), &format!("it@{a_id}")).await;
     for _ in 0..3 {
