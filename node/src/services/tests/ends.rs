@@ -105,17 +105,17 @@ async fn a_raw_stream_is_reset(transport: &str, first_port: u16) {
 
 #[tokio::test]
 async fn a_raw_stream_over_quic_is_reset_both_ways() {
-    a_raw_stream_is_reset("quic", 45_600).await;
+    a_raw_stream_is_reset("quic", 45_860).await;
 }
 
 #[tokio::test]
 async fn a_raw_stream_over_tcp_is_reset_both_ways() {
-    a_raw_stream_is_reset("tcp", 45_620).await;
+    a_raw_stream_is_reset("tcp", 45_880).await;
 }
 
 #[tokio::test]
 async fn the_node_of_the_service_stops_and_the_client_sees_a_reset() {
-    for (transport, first_port) in [("quic", 45_640), ("tcp", 45_660)] {
+    for (transport, first_port) in [("quic", 45_900), ("tcp", 45_920)] {
         let (a, b, a_id, _) = over(transport, first_port).await;
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = format!("tcp://{}", target.local_addr().unwrap());
@@ -136,7 +136,7 @@ async fn the_node_of_the_service_stops_and_the_client_sees_a_reset() {
 
 #[tokio::test]
 async fn a_forward_that_leads_elsewhere_keeps_its_listener_and_the_sessions_that_it_still_has() {
-    let (a, b, _, [_, b_config]) = over("quic", 45_680).await;
+    let (a, b, _, [_, b_config]) = over("quic", 45_940).await;
     let mut targets = Vec::new();
     let mut offerings = Vec::new();
     for name in ["one", "two"] {
@@ -150,7 +150,7 @@ async fn a_forward_that_leads_elsewhere_keeps_its_listener_and_the_sessions_that
     offerings.push(offer(a.handle().hub(), "dns", &at, "any"));
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("s").display().to_string();
-    let port = 45_678;
+    let port = 45_858;
     let configure = |tcp: &str, udp: &str| {
         let forwards = format!(
             "forwards:\n- {{ listen: 'tcp://127.0.0.1:{port}', to: {tcp} }}\n- {{ listen: 'unix://{path}', to: {tcp} }}\n- {{ listen: 'udp://127.0.0.1:{port}', to: {udp} }}\n"
@@ -190,7 +190,7 @@ async fn a_forward_that_leads_elsewhere_keeps_its_listener_and_the_sessions_that
 
 #[tokio::test]
 async fn a_peer_that_is_refused_is_named_to_the_command_that_serves() {
-    let (a, b, a_id, b_id) = pair(45_700).await;
+    let (a, b, a_id, b_id) = pair(45_960).await;
     let raw = RawService {
         target: "tcp://127.0.0.1:9".parse().unwrap(),
         allow: vec![a_id.to_string()],
@@ -225,7 +225,7 @@ async fn a_peer_that_is_refused_is_named_to_the_command_that_serves() {
 
 #[tokio::test]
 async fn sessions_of_a_peer_that_may_connect_no_longer_are_reset_before_its_connection_closes() {
-    let (a, b, a_id, [a_config, _]) = over("quic", 45_720).await;
+    let (a, b, a_id, [a_config, _]) = over("quic", 45_980).await;
     let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = format!("tcp://{}", target.local_addr().unwrap());
     let _offering = offer(a.handle().hub(), "it", &at, "any");
