@@ -59,6 +59,9 @@ impl Unreadable {
     }
 }
 
+/// The byte order mark.
+const MARK: char = '\u{feff}';
+
 /// How long a pipe may be silent.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 5,
@@ -146,10 +149,15 @@ fn text(path: &Path, longest: u64, bytes: Vec<u8>) -> Result<String, Unreadable>
             longest,
         });
     }
-    String::from_utf8(bytes).map_err(|error| Unreadable::NotText {
+    let mut text = String::from_utf8(bytes).map_err(|error| Unreadable::NotText {
         path: path(),
         at: error.utf8_error().valid_up_to(),
-    })
+    })?;
+    // Some editors mark the encoding, and no reader of a text expects that.
+    if text.starts_with(MARK) {
+        text.drain(..MARK.len_utf8());
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -165,6 +173,7 @@ mod tests {
         for (content, longest, expected) in [
             (&b"text"[..], 4, Ok("text")),
             (b"", 0, Ok("")),
+            (b"\xef\xbb\xbftext", 9, Ok("text")),
             (b"text", 3, Err("more than 3 bytes")),
             (b"te\xff", 9, Err("not UTF-8 (byte 2)")),
         ] {

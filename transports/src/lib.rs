@@ -60,6 +60,7 @@ mod listen;
 mod net;
 mod quic;
 mod ranged;
+mod reset;
 mod resolve;
 mod server;
 mod tcp;
@@ -106,6 +107,7 @@ pub use crate::{
         tokio_runtime,
     },
     ranged::Config,
+    reset::reset,
     tcp::yamux::{Yamux, YamuxConnection, YamuxStream},
 };
 pub use p2pnode_protocol::{Family, Transport};

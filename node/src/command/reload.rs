@@ -10,11 +10,11 @@ use p2pnode_daemon::{
 };
 use tokio::{
     signal::unix::Signal,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::field::Empty;
 
-use crate::{Handle, config::Config};
+use crate::{Handle, config::Config, services::ForwardError};
 
 const ALLOW: &str = "access.allow";
 
@@ -30,6 +30,9 @@ const AT_ONCE: [&str; 6] = [
 
 /// How often the file is compared. See decision 0014.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often a forward is tried again that could not listen.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// When to read again.
 pub(crate) struct Triggers {
@@ -86,7 +89,16 @@ pub(crate) async fn follow(
     node: Handle,
 ) {
     let mut current = loaded.config.clone();
-    while let Some(why) = triggers.next().await {
+    let mut failed = Failed::default();
+    loop {
+        let why = tokio::select! {
+            why = triggers.next() => why,
+            () = sleep(AGAIN), if !failed.0.is_empty() => {
+                failed.report(node.set_services(&current));
+                continue;
+            }
+        };
+        let Some(why) = why else { return };
         let new = match load().and_then(|new| check(&current, new)) {
             Ok(new) => new,
             Err(faults) => {
@@ -116,12 +128,8 @@ pub(crate) async fn follow(
         if services {
             current.services.clone_from(&new.config.services);
             current.peers.clone_from(&new.config.peers);
-            for failed in node.set_services(&current) {
-                tracing::error!(
-                    own = Empty,
-                    "{failed}; the other services and forwards are as configured"
-                );
-            }
+            failed = Failed::default();
+            failed.report(node.set_services(&current));
         }
         if level {
             logging::set(&new.config.log.level);
@@ -145,6 +153,25 @@ pub(crate) async fn follow(
                 "these keys have changed since the start and take effect with a restart"
             );
         }
+    }
+}
+
+/// The forwards that could not listen, as they were reported last.
+#[derive(Default)]
+struct Failed(Vec<String>);
+
+impl Failed {
+    /// Reports those that were not reported before.
+    fn report(&mut self, failed: Vec<ForwardError>) {
+        let failed: Vec<_> = failed.iter().map(ToString::to_string).collect();
+        for error in failed.iter().filter(|error| !self.0.contains(error)) {
+            tracing::error!(
+                own = Empty,
+                "{error}; the node tries again every {} s, and the other services and forwards are as configured",
+                AGAIN.as_secs()
+            );
+        }
+        self.0 = failed;
     }
 }
 

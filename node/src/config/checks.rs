@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use p2pnode_daemon::config::Reader;
 use p2pnode_protocol::addr::Endpoint;
-use p2pnode_transports::{Family, Transport};
+use p2pnode_services::config::Listen;
+use p2pnode_transports::{Family, Transport, to_socket_addr};
 
 use super::{Config, Dial, Discovery, Mdns, Punch};
 
@@ -37,6 +38,7 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
         reader.contradiction("admin.listen", None, problem);
     }
     services(reader, config);
+    listeners(reader, config);
     for (index, addr) in config.listen.iter().enumerate() {
         if let Some(transport) = disabled(addr, &config.dial) {
             let problem = format!(
@@ -79,6 +81,36 @@ fn services(reader: &mut Reader<'_>, config: &Config) {
     for (key, socket) in listens.chain(socks).collect::<Vec<_>>() {
         if let Some(problem) = in_dial_range(socket, &config.dial) {
             reader.contradiction(&key, None, problem);
+        }
+    }
+}
+
+/// Listeners of which only one can be there.
+fn listeners(reader: &mut Reader<'_>, config: &Config) {
+    let tcp = |at: SocketAddr| Listen::Tcp(at.ip(), at.port());
+    let socks = config.services.socks.map(tcp);
+    if let Some(admin) = config.admin_listen.map(tcp) {
+        let is_socks = socks.as_ref().is_some_and(|socks| socks.clashes(&admin));
+        let taken = is_socks
+            .then(|| format!("socks.listen is {admin} as well; choose another address for one"));
+        if let Some(problem) = taken.or_else(|| config.services.taken(&admin)) {
+            reader.contradiction("admin.listen", None, problem);
+        }
+    }
+    let control = Listen::Unix(config.control_socket.clone());
+    if let Some(problem) = config.services.taken(&control) {
+        reader.contradiction("control.socket", None, problem);
+    }
+    for (index, addr) in config.listen.iter().enumerate() {
+        let (Some(transport), Some(at)) = (Transport::of(addr), to_socket_addr(addr)) else {
+            continue;
+        };
+        let own = match transport {
+            Transport::Tcp => tcp(at),
+            Transport::Quic => Listen::Udp(at.ip(), at.port()),
+        };
+        if let Some(problem) = config.services.taken(&own) {
+            reader.contradiction("listen", Some(index), problem);
         }
     }
 }

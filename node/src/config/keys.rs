@@ -118,6 +118,7 @@ impl Config {
             peer_name,
             known_peer,
         );
+        alike(reader, peers.keys());
         let ids = peers.iter().map(|(name, peer)| (name.clone(), peer.id));
         let services = p2pnode_services::config::read(reader, &ids.collect(), &host::own_ip4());
         let access = reader.list(
@@ -331,7 +332,23 @@ fn discovery(reader: &mut Reader<'_>, purpose: Purpose) -> Discovery {
 }
 
 /// Names are letters, digits, hyphens and underscores, so that shells, keys and messages need no quotes.
+/// SOCKS5 takes names of any case.
+fn alike<'a>(reader: &mut Reader<'_>, names: impl Iterator<Item = &'a String>) {
+    let mut known = std::collections::BTreeMap::new();
+    for name in names {
+        if let Some(other) = known.insert(name.to_ascii_lowercase(), name) {
+            let problem = format!("{other} and {name} differ in case only; rename one of them");
+            reader.contradiction(&format!("peers.{name}.id"), None, problem);
+        }
+    }
+}
+
 fn peer_name(name: &str) -> Result<(), String> {
+    if name.eq_ignore_ascii_case("any") {
+        return Err(format!(
+            "{name} is no name for a peer: `allow: any` admits every peer; choose another name"
+        ));
+    }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if !(1..=63).contains(&name.len()) || !name.bytes().all(plain) {
         return Err(format!(

@@ -189,6 +189,16 @@ fn each_contradiction_is_reported_at_the_value_that_causes_it() {
         "dial: { family: ip4 } => \
          f.yaml:1:17: dial.family: unknown family policy `ip4`; give auto, prefer-ip4, prefer-ip6, only-ip4 or only-ip6",
         "dial: { congestion: reno } => f.yaml:1:21: dial.congestion: unknown congestion control `reno`; give cubic or bbr",
+        "peers:\n  West: { id: $A }\n  west: { id: $B } => f.yaml:3:15: peers.west.id: West and west differ in case only; rename one of them",
+        "control: { socket: /x/c.sock }\npeers: { w: { id: $A } }\nforwards: [{ listen: 'unix:///x//c.sock', to: a@w }] => \
+         f.yaml:1:20: control.socket: a forward listens on unix:///x//c.sock as well; choose another address for one",
+        "admin: { listen: 127.0.0.1:7 }\npeers: { w: { id: $A } }\nforwards: [{ listen: 'tcp://0.0.0.0:7', to: a@w }] => \
+         f.yaml:1:18: admin.listen: a forward listens on tcp://0.0.0.0:7 as well; choose another address for one",
+        "admin: { listen: 127.0.0.1:7 }\nsocks: { listen: 127.0.0.1:7 } => \
+         f.yaml:1:18: admin.listen: socks.listen is tcp://127.0.0.1:7 as well; choose another address for one",
+        "listen: [/ip4/127.0.0.1/udp/7/quic-v1]\npeers: { w: { id: $A } }\nforwards: [{ listen: 'udp://127.0.0.1:7', to: a@w }] => \
+         f.yaml:1:10: listen: a forward listens on udp://127.0.0.1:7 as well; choose another address for one",
+        "peers: { any: { id: $A } } => f.yaml:1:10: peers: any is no name for a peer: `allow: any` admits every peer; choose another name",
     ] {
         let (file, fault) = line.split_once(" => ").unwrap();
         let fault = fault.replace("$A", A).replace("$B", B);

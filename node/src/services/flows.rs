@@ -10,10 +10,14 @@ use std::{
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use libp2p::PeerId;
-use p2pnode_services::core::{
-    flows::{Action, ClientId, Destinations, End, FlowKey, Flows, ForwardId, Settings},
-    session::StreamId,
-    sessions::Key,
+use p2pnode_services::{
+    core::{
+        flows::{Action, ClientId, Destinations, End, FlowKey, Flows, ForwardId, Settings},
+        session::StreamId,
+        sessions::Key,
+    },
+    identity::proxy::SIGNATURE,
+    wire::{MAX_DATAGRAM, ResetReason},
 };
 use p2pnode_transports::{DatagramError, DatagramPath, Datagrams};
 use socket2::SockRef;
@@ -65,7 +69,7 @@ pub(super) struct Line {
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     pub(super) opens: bool,
-    pub(super) closes: Vec<StreamId>,
+    pub(super) closes: Vec<(StreamId, Option<ResetReason>)>,
     pub(super) is_opened: bool,
     pub(super) end: Option<End>,
 }
@@ -137,9 +141,9 @@ impl State {
                         line.order(|orders| orders.opens = true);
                     }
                 }
-                Action::CloseStream(key, stream) => {
+                Action::CloseStream(key, stream, reason) => {
                     if let Some(line) = self.lines.get(&key) {
-                        line.order(|orders| orders.closes.push(stream));
+                        line.order(|orders| orders.closes.push((stream, reason)));
                     }
                 }
                 Action::SendDatagram(peer, datagram) => self.send(peer, datagram),
@@ -175,7 +179,15 @@ impl State {
         let clients = self.forwards.get(&forward)?;
         let sink = clients.sink.clone();
         let (service, forward) = (service.clone(), Some(forward.0));
-        let running = Running::new(id, service, Some(client), forward, sink, &clients.metrics);
+        let running = Running::new(
+            id,
+            service,
+            Some(client),
+            forward,
+            sink,
+            None,
+            &clients.metrics,
+        );
         let line = Arc::new(Line::new(key, Arc::new(running), None));
         self.insert(Arc::clone(&line));
         self.born.push(Arc::clone(&line));
@@ -204,7 +216,18 @@ impl State {
         };
         line.running.came_in(payload.len());
         match &line.target {
-            Some(target) => lock(target).send(payload),
+            Some(target) => {
+                let Err(error) = lock(target).send(payload) else {
+                    return;
+                };
+                let (peer, service) = (key.peer, &line.running.service);
+                if error.kind() == io::ErrorKind::InvalidInput {
+                    self.metrics.violation("header");
+                    tracing::info!(%peer, %service, %error, "a datagram did not reach its target");
+                } else {
+                    tracing::debug!(%peer, %service, %error, "a datagram did not reach its target");
+                }
+            }
             None => {
                 let Some(client) = self.flows.client(&key) else {
                     return;
@@ -255,8 +278,10 @@ impl Clients {
 #[derive(Debug, Default)]
 pub(super) struct Target {
     socket: Option<Arc<TargetSocket>>,
-    /// Goes before the first datagram, in the same packet.
+    /// Comes before all datagrams, in the packet of the first one if there is room.
     header: Vec<u8>,
+    /// The target has it.
+    is_announced: bool,
     waiting: VecDeque<Bytes>,
 }
 
@@ -265,33 +290,116 @@ impl Target {
         self.socket = Some(socket);
         self.header = header;
         for payload in std::mem::take(&mut self.waiting) {
-            self.send(payload);
+            if let Err(error) = self.send(payload) {
+                tracing::debug!(%error, "a datagram did not reach its target");
+            }
         }
     }
 
-    pub(super) fn send(&mut self, payload: Bytes) {
-        let Some(socket) = &self.socket else {
+    fn send(&mut self, payload: Bytes) -> io::Result<()> {
+        let Some(socket) = self.socket.clone() else {
             if self.waiting.len() == WAITING {
                 self.waiting.pop_front();
             }
             self.waiting.push_back(payload);
-            return;
+            return Ok(());
         };
-        let mut header = std::mem::take(&mut self.header);
-        let sent = match header.is_empty() {
-            true => send(socket, &payload),
-            false => {
-                header.extend_from_slice(&payload);
-                send(socket, &header)
-            }
-        };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "a datagram did not reach its target");
+        self.send_by(&payload, |bytes| send(&socket, bytes))
+    }
+
+    /// No datagram goes before the header, and none that looks like one: the target believes it, and the header itself may be lost.
+    fn send_by(
+        &mut self,
+        payload: &[u8],
+        mut send: impl FnMut(&[u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        if !self.header.is_empty() && payload.starts_with(SIGNATURE) {
+            let reason =
+                "it begins as a header of the PROXY protocol, which only this node may write";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         }
+        if !self.is_announced && !self.header.is_empty() {
+            let fits = self.header.len() + payload.len() <= MAX_DATAGRAM;
+            let packet = match fits {
+                true => [&self.header[..], payload].concat(),
+                false => self.header.clone(),
+            };
+            send(&packet)?;
+            self.is_announced = true;
+            if fits {
+                return Ok(());
+            }
+        }
+        let sent = send(payload).map(drop);
+        if let Err(error) = &sent {
+            self.failed(error);
+        }
+        sent
+    }
+
+    /// A target that is gone may be another one when it is back, which has no header.
+    pub(super) fn failed(&mut self, error: &io::Error) {
+        self.is_announced &= error.kind() != io::ErrorKind::ConnectionRefused;
     }
 }
 
 /// Sends at once. tokio would refuse what comes before it knows that a new socket is writable.
 fn send(socket: &UdpSocket, bytes: &[u8]) -> io::Result<usize> {
     SockRef::from(socket).send(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    /// What the target gets of `payloads`. The socket refuses the packet of each `refused` number.
+    fn sent(payloads: &[&[u8]], refused: &[usize]) -> (Vec<Vec<u8>>, Vec<bool>) {
+        let mut target = Target {
+            header: b"HEADER".to_vec(),
+            ..Target::default()
+        };
+        let (mut packets, mut count) = (Vec::new(), 0);
+        let mut send = |packet: &[u8]| {
+            count += 1;
+            if packet.len() > MAX_DATAGRAM || refused.contains(&count) {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            packets.push(packet.to_vec());
+            Ok(packet.len())
+        };
+        let taken = payloads
+            .iter()
+            .map(|payload| target.send_by(payload, &mut send).is_ok())
+            .collect();
+        (packets, taken)
+    }
+
+    #[test]
+    fn the_header_comes_before_the_first_datagram_whatever_its_size() {
+        let long = vec![b'z'; MAX_DATAGRAM];
+        let just = vec![b'z'; MAX_DATAGRAM - b"HEADER".len()];
+        let (packets, taken) = sent(&[&long, b"a"], &[]);
+        assert_eq!(packets, [&b"HEADER"[..], &long, b"a"]);
+        assert_eq!(taken, [true, true]);
+        let (packets, _) = sent(&[&just, b"a"], &[]);
+        assert_eq!(packets, [[b"HEADER", &just[..]].concat(), b"a".to_vec()]);
+    }
+
+    #[test]
+    fn a_header_that_was_not_sent_comes_before_the_next_datagram_and_so_does_one_for_another_target()
+     {
+        let (packets, taken) = sent(&[b"a", b"b", b"c", b"d", b"e"], &[1, 4]);
+        assert_eq!(packets, [&b"HEADERb"[..], b"c", b"HEADERe"]);
+        assert_eq!(taken, [false, true, true, false, true]);
+    }
+
+    #[test]
+    fn a_caller_writes_no_header() {
+        let forged = [&SIGNATURE[..], b"\x21\x12"].concat();
+        let (packets, taken) = sent(&[&forged, b"a", &forged], &[]);
+        assert_eq!(packets, [b"HEADERa"]);
+        assert_eq!(taken, [false, true, false]);
+    }
 }

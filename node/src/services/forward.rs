@@ -1,11 +1,9 @@
 //! Forwards: services of other nodes, brought to local sockets.
 
 use std::{
-    fs, io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
-    path::{Path, PathBuf},
+    io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -13,17 +11,18 @@ use std::{
 
 use libp2p::PeerId;
 use p2pnode_services::{
-    config::{Address, Forward, Listen, ServiceName, What},
-    core::session::Settings,
+    config::{Address, Forward, ServiceName, What},
+    core::{flows::Destinations, session::Settings},
     wire::{Carries, ResetReason},
 };
-use tokio::net::{TcpListener, UnixListener};
 
 use super::{
     Hub,
     driver::{Driver, Outcome},
-    forwards::{Entry, ForwardError, Shared},
+    forwards::{Entry, ForwardError, Keeps, Shared},
+    hub::Wish,
     lines::{Report, Sink},
+    listener::{Listener, Listening, Slot},
     local::Socket,
     running::Running,
 };
@@ -44,74 +43,6 @@ pub(crate) struct Forwarding {
 impl Drop for Forwarding {
     fn drop(&mut self) {
         self.hub.end_forward(self.number);
-    }
-}
-
-enum Listener {
-    Tcp(TcpListener),
-    Unix(
-        UnixListener,
-        #[expect(dead_code, reason = "its drop removes it")] SocketFile,
-    ),
-}
-
-/// A socket in the file system, which goes with its listener unless another one is there.
-struct SocketFile(PathBuf, (u64, u64));
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.0).is_ok_and(|found| found == self.1) {
-            // An error means that it is gone.
-            let _ = fs::remove_file(&self.0);
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let file = path.symlink_metadata()?;
-    Ok((file.dev(), file.ino()))
-}
-
-impl Listener {
-    fn bind(listen: &Listen) -> io::Result<(Self, Listen)> {
-        match listen {
-            Address::Tcp(ip, port) => {
-                let listener = std::net::TcpListener::bind((*ip, *port))?;
-                listener.set_nonblocking(true)?;
-                let port = listener.local_addr()?.port();
-                let listener = Self::Tcp(TcpListener::from_std(listener)?);
-                Ok((listener, Address::Tcp(*ip, port)))
-            }
-            Address::Unix(path) => {
-                free(path)?;
-                let listener = UnixListener::bind(path)?;
-                let file = SocketFile(path.clone(), identity(path)?);
-                Ok((Self::Unix(listener, file), listen.clone()))
-            }
-            Address::Udp(..) => Err(io::ErrorKind::Unsupported.into()),
-        }
-    }
-
-    async fn accept(&self) -> io::Result<Socket> {
-        match self {
-            Self::Tcp(listener) => Ok(Socket::tcp(listener.accept().await?.0)),
-            Self::Unix(listener, _) => Ok(Socket::Unix(listener.accept().await?.0)),
-        }
-    }
-}
-
-/// Removes a socket on which nobody listens: one of an earlier run.
-fn free(path: &Path) -> io::Result<()> {
-    let file = match path.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found?,
-    };
-    if !file.file_type().is_socket() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Ok(_) | Err(_) => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
 
@@ -153,11 +84,7 @@ impl Hub {
         let number = self.number();
         let (listener, listen) = match forward.listen.socket() {
             Some(at) if forward.listen.is_udp() => {
-                let named = forward.to.iter().filter_map(|(what, peer)| match what {
-                    What::Service(service) => Some((service.clone(), *peer)),
-                    What::Raw(_) => None,
-                });
-                let listener = self.listen_udp(number, at, named.collect(), sink.clone());
+                let listener = self.listen_udp(number, at, destinations(&forward), sink.clone());
                 let listener = listener.map_err(failed)?;
                 let listen = Address::Udp(listener.at.ip(), listener.at.port());
                 (Err(listener), listen)
@@ -170,30 +97,27 @@ impl Hub {
         let shared = Arc::new(Shared {
             number,
             listen: listen.clone(),
-            to: forward.to.clone(),
+            to: Mutex::new(forward.to.clone().into()),
             sessions: AtomicUsize::new(0),
             is_gone: AtomicBool::new(false),
             sink: sink.clone(),
         });
-        let wishes: Vec<_> = forward
-            .to
-            .iter()
-            .map(|(_, peer)| self.wish(*peer))
-            .collect();
-        let (task, datagrams) = match listener {
+        let wishes = self.wishes_of(&forward);
+        let listener: Box<dyn Keeps> = match listener {
             Ok(listener) => {
-                let listening = listen_on(self.clone(), listener, Arc::clone(&shared), once);
-                (Some(tokio::spawn(listening).abort_handle()), None)
+                let slot = Slot::new(listener);
+                let takes = listen_on(self.clone(), Arc::clone(&slot), Arc::clone(&shared), once);
+                Box::new(Listening(slot, tokio::spawn(takes).abort_handle()))
             }
-            Err(listener) => (None, Some(listener)),
+            Err(datagrams) => Box::new(datagrams),
         };
         let to = shared.to();
         let entry = Entry {
             forward,
             shared,
             is_configured,
-            task,
-            _keeps: Box::new((wishes, datagrams)),
+            wishes,
+            _listener: listener,
         };
         self.state().forwards.0.insert(number, entry);
         self.offering_changed();
@@ -221,19 +145,53 @@ impl Hub {
             .map(|(number, entry)| (*number, entry.forward.clone()))
             .collect();
         drop(state);
-        for (number, _) in known
-            .iter()
-            .filter(|(_, forward)| !forwards.contains(forward))
-        {
-            self.end_forward(*number);
+        for (number, known) in &known {
+            match forwards.iter().find(|now| now.listen == known.listen) {
+                Some(now) if now == known => {}
+                Some(now) => self.redirect(*number, now),
+                None => self.end_forward(*number),
+            }
         }
-        let is_new = |forward: &&Forward| known.iter().all(|(_, known)| known != *forward);
+        let is_new = |forward: &&Forward| {
+            known
+                .iter()
+                .all(|(_, known)| known.listen != forward.listen)
+        };
         let mut failed = Vec::new();
         for forward in forwards.iter().filter(is_new) {
             let started = self.start_forward(forward.clone(), false, true, None);
             failed.extend(started.err());
         }
         failed
+    }
+
+    /// A forward leads elsewhere from now on. Its listener stays, and so do sessions to where it still leads.
+    fn redirect(&self, number: u64, forward: &Forward) {
+        let wishes = self.wishes_of(forward);
+        let mut state = self.state();
+        let Some(entry) = state.forwards.0.get_mut(&number) else {
+            return;
+        };
+        entry.forward = forward.clone();
+        let before = std::mem::replace(&mut entry.wishes, wishes);
+        let shared = Arc::clone(&entry.shared);
+        shared.lead_to(&forward.to);
+        let of_forward = |running: &&Arc<Running>| running.forward == Some(number);
+        for running in state.running.values().filter(of_forward) {
+            if !forward.to.contains(&running.destination()) {
+                running.leave(|mail| mail.reset = Some(ResetReason::ServiceGone));
+            }
+        }
+        drop(state);
+        // They take the lock.
+        drop(before);
+        self.redirect_udp(number, &destinations(forward));
+        tracing::info!(own = tracing::field::Empty, listen = %shared.listen, to = shared.to(), "forwarding");
+    }
+
+    fn wishes_of(&self, forward: &Forward) -> Vec<Wish> {
+        let peers = forward.to.iter().map(|(_, peer)| *peer);
+        peers.map(|peer| self.wish(peer)).collect()
     }
 
     /// Ends a forward and its sessions.
@@ -276,7 +234,7 @@ impl Hub {
     ) -> Result<Outcome, Socket> {
         let client = socket.addresses().map(|(client, _)| client);
         let name = service.clone();
-        let running = |key| Running::new(key, name, client, None, None, self.metrics());
+        let running = |key| Running::new(key, name, client, None, None, None, self.metrics());
         let Some((running, share)) = self.open_session(running, peer, service, Carries::Bytes)
         else {
             return Err(socket);
@@ -298,7 +256,7 @@ impl Hub {
     ) -> Result<Outcome, Socket> {
         let client = socket.addresses().map(|(client, _)| client);
         let name = service.clone();
-        let running = |key| Running::new(key, name, client, forward, sink, self.metrics());
+        let running = |key| Running::new(key, name, client, forward, sink, None, self.metrics());
         let Some((running, share)) = self.open_session(running, peer, service, Carries::Bytes)
         else {
             tracing::info!(%peer, "a client was refused: there are as many sessions as sessions.memory admits");
@@ -317,13 +275,22 @@ impl Hub {
     }
 }
 
-async fn listen_on(hub: Hub, listener: Listener, shared: Arc<Shared>, once: bool) {
-    loop {
-        match listener.accept().await {
+/// Where the datagrams of a forward go.
+fn destinations(forward: &Forward) -> Destinations {
+    let named = forward.to.iter().filter_map(|(what, peer)| match what {
+        What::Service(service) => Some((service.clone(), *peer)),
+        What::Raw(_) => None,
+    });
+    named.collect()
+}
+
+async fn listen_on(hub: Hub, listener: Arc<Slot>, shared: Arc<Shared>, once: bool) {
+    while let Some(accepted) = listener.accept().await {
+        match accepted {
             Ok(socket) => {
                 let serve = serve(hub.clone(), Arc::clone(&shared), socket);
                 if once {
-                    drop(listener);
+                    listener.close();
                     // Its session outlives this task, as any other one does.
                     tokio::spawn(serve);
                     return;
@@ -349,12 +316,10 @@ async fn serve(hub: Hub, shared: Arc<Shared>, socket: Socket) {
 
 /// The socket, if it is left.
 async fn try_peers(hub: &Hub, shared: &Shared, mut socket: Socket) -> Option<Socket> {
-    let last = shared.to.len().saturating_sub(1);
-    for (index, (what, peer)) in shared.to.iter().enumerate() {
-        let is_last = index == last;
-        if shared.is_gone.load(Relaxed) {
-            break;
-        }
+    let (mut route, mut index) = (shared.route(), 0);
+    while let Some((what, peer)) = route.get(index).filter(|_| !shared.is_gone.load(Relaxed)) {
+        index += 1;
+        let is_last = index == route.len();
         if !is_last && hub.is_unreachable(peer) {
             continue;
         }
@@ -376,9 +341,13 @@ async fn try_peers(hub: &Hub, shared: &Shared, mut socket: Socket) -> Option<Soc
         match session {
             Ok(Outcome {
                 socket: Some(kept), ..
-            }) if !is_last => socket = kept,
-            Ok(outcome) => return outcome.socket,
+            }) => socket = kept,
+            Ok(_) => return None,
             Err(socket) => return Some(socket),
+        }
+        let now = shared.route();
+        if !Arc::ptr_eq(&now, &route) {
+            (route, index) = (now, 0);
         }
     }
     Some(socket)

@@ -5,16 +5,15 @@ use std::{
     fmt::Debug,
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use libp2p::PeerId;
 use p2pnode_services::config::{Address, Forward, Listen, What};
-use tokio::task::AbortHandle;
 
-use super::lines::Sink;
+use super::{hub::Wish, lines::Sink, running::lock};
 
 /// What something keeps by its existence.
 pub(super) trait Keeps: Debug + Send + Sync {}
@@ -31,11 +30,14 @@ pub(super) struct Entry {
     pub(super) forward: Forward,
     pub(super) shared: Arc<Shared>,
     pub(super) is_configured: bool,
-    /// What takes connections. Datagrams are taken by what is kept.
-    pub(super) task: Option<AbortHandle>,
-    /// What lives as long as it does: wishes for paths to its peers, and a listener of datagrams.
-    pub(super) _keeps: Box<dyn Keeps>,
+    /// Paths to its peers are kept.
+    pub(super) wishes: Vec<Wish>,
+    /// What takes clients, or datagrams.
+    pub(super) _listener: Box<dyn Keeps>,
 }
+
+/// Where a forward leads, in the order in which it is tried.
+pub(super) type Route = Arc<[(What, PeerId)]>;
 
 /// What the tasks of a forward share.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ pub(super) struct Shared {
     pub(super) number: u64,
     /// Where it listens, with the port that the system chose.
     pub(super) listen: Listen,
-    pub(super) to: Vec<(What, PeerId)>,
+    pub(super) to: Mutex<Route>,
     pub(super) sessions: AtomicUsize,
     /// The forward is gone: no further peer is tried.
     pub(super) is_gone: AtomicBool,
@@ -53,9 +55,6 @@ pub(super) struct Shared {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.shared.is_gone.store(true, Relaxed);
-        if let Some(task) = &self.task {
-            task.abort();
-        }
     }
 }
 
@@ -113,9 +112,18 @@ impl Forwards {
 }
 
 impl Shared {
+    pub(super) fn route(&self) -> Route {
+        Arc::clone(&lock(&self.to))
+    }
+
+    pub(super) fn lead_to(&self, to: &[(What, PeerId)]) {
+        *lock(&self.to) = to.into();
+    }
+
     /// What it brings, as it is written.
     pub(super) fn to(&self) -> String {
-        let to = self.to.iter().map(|(what, peer)| format!("{what}@{peer}"));
+        let route = self.route();
+        let to = route.iter().map(|(what, peer)| format!("{what}@{peer}"));
         to.collect::<Vec<_>>().join(", ")
     }
 }

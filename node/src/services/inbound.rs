@@ -17,16 +17,12 @@ use super::{
     carrier::Carrier,
     driver::Driver,
     lines::{ListError, Listed, Sink},
-    offers::Offers,
     opening::OpenError,
-    running::Running,
+    running::{OTHER, Running},
 };
 
 /// How long a peer may take for the first frame, or for the answer to a question.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
-
-/// What a refused opening of no service counts as.
-const OTHER: &str = "other";
 
 /// The most services that a peer lists: a name each, and a node of many more would fill a connection.
 const MOST_LISTED: usize = 4096;
@@ -101,29 +97,25 @@ impl Hub {
                 Some((carrier, std::iter::once(answer).chain(offers).collect()))
             }
             (Verdict::Answer(answer), first) => {
+                drop(state);
                 match (&answer, &first) {
-                    (Frame::Refuse(_), Frame::Resume(_)) => self.metrics().violation("resume"),
-                    (Frame::Refuse(_), Frame::Open(_)) => {}
-                    (Frame::Refuse(_), _) => self.metrics().violation("order"),
+                    (Frame::Refuse(refuse), Frame::Open(open)) => {
+                        let on = self.on(carrier.connection);
+                        self.refused(peer, open, refuse.refusal, on);
+                    }
+                    (Frame::Refuse(_), first) => {
+                        let kind = match matches!(first, Frame::Resume(_)) {
+                            true => "resume",
+                            false => "order",
+                        };
+                        self.metrics().violation(kind);
+                        self.metrics().opening("service", OTHER, "refused");
+                    }
                     _ => {}
-                }
-                if let Frame::Refuse(_) = answer {
-                    self.count_refusal(&state.offers, &first);
                 }
                 Some((carrier, vec![answer]))
             }
         }
-    }
-
-    fn count_refusal(&self, offers: &Offers, first: &Frame) {
-        let mut name = OTHER;
-        // Other names are a peer's word.
-        if let Frame::Open(open) = first
-            && let Some(offered) = offers.get(&open.service)
-        {
-            name = offered.service.name.as_str();
-        }
-        self.metrics().opening("service", name, "refused");
     }
 
     fn accepted(&self, key: Key, open: &Open, sink: Option<Sink>) -> Running {
@@ -134,6 +126,7 @@ impl Hub {
             client,
             None,
             sink,
+            None,
             self.metrics(),
         )
     }

@@ -168,6 +168,7 @@ pub(super) fn reason(end: End) -> Option<&'static str> {
             ResetReason::NotAllowed => "the peer no longer allows this node",
             ResetReason::ServiceGone => "the service or the forward of the peer is gone",
             ResetReason::Stopping => "the peer stops",
+            ResetReason::Idle => "no datagram came for the idle time of the peer",
             ResetReason::Other => "the peer reset it",
         },
         End::Refused(refusal) => match refusal {
@@ -201,6 +202,7 @@ fn of_reset(reason: ResetReason) -> &'static str {
         ResetReason::NotAllowed => "the peer is no longer allowed",
         ResetReason::ServiceGone => "the service or the forward is gone",
         ResetReason::Stopping => "the node stops",
+        ResetReason::Idle => "no datagram came for the idle time",
         ResetReason::Other => "it was reset",
     }
 }

@@ -25,6 +25,10 @@ use tokio::{
 /// The most bytes that are read at once: a frame's.
 pub(super) const READ: usize = p2pnode_services::wire::MAX_DATA;
 
+/// How much the kernel takes that its peer has no room for. With more, a session that nobody reads would seem to be a fast one: its
+/// window would grow by the megabytes that the kernel holds. See decision 0702.
+const UNSENT: u32 = 128 << 10;
+
 /// How long a reset waits for a peer that takes nothing, and how often it looks.
 const UNSENT_WAIT: Duration = Duration::from_secs(5);
 const UNSENT_LOOK: Duration = Duration::from_millis(5);
@@ -47,16 +51,46 @@ pub(crate) enum Socket {
 
 impl Socket {
     /// A socket of TCP, without Nagle's algorithm: the other side has made its pieces.
+    ///
+    /// From here on its other side sees a reset if this process ends, however it does, and an end only after [`Self::close`].
     pub(crate) fn tcp(stream: TcpStream) -> Self {
-        // An error means that the socket is gone, which the next read reports.
+        // Errors mean that the socket is gone, which the next read reports.
         let _ = stream.set_nodelay(true);
+        let _ = stream.set_zero_linger();
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
         Self::Tcp(stream)
+    }
+
+    /// Closes it after both directions have ended. The kernel still sends what it was given.
+    pub(super) fn close(self) {
+        self.linger();
+    }
+
+    /// The stream of TCP, which ends as others do.
+    pub(super) fn into_tcp(self) -> io::Result<TcpStream> {
+        self.linger();
+        match self {
+            Self::Tcp(stream) => Ok(stream),
+            Self::Unix(_) | Self::Pipe(..) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// An end of the process from here on is no reset.
+    pub(super) fn linger(&self) {
+        if let Self::Tcp(stream) = self {
+            // An error means that it is gone.
+            let _ = SockRef::from(stream).set_linger(None);
+        }
     }
 
     /// Where the client is and where it connected to, if it has addresses.
     pub(crate) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         match self {
-            Self::Tcp(stream) => Some((stream.peer_addr().ok()?, stream.local_addr().ok()?)),
+            // A listener of both families writes IPv4 as IPv6.
+            Self::Tcp(stream) => Some((
+                canonical(stream.peer_addr().ok()?),
+                canonical(stream.local_addr().ok()?),
+            )),
             Self::Unix(_) | Self::Pipe(..) => None,
         }
     }
@@ -105,8 +139,8 @@ impl Socket {
             Self::Tcp(stream) if has_unsent(&stream) => {
                 tokio::spawn(reset_behind_data(stream));
             }
-            // An error means that the socket is gone.
-            Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            // Closing it resets it: see `tcp`.
+            Self::Tcp(stream) => drop(stream),
             Self::Unix(_) => {}
             Self::Pipe(_, was_reset) => was_reset.store(true, Relaxed),
         }
@@ -119,8 +153,10 @@ async fn reset_behind_data(stream: TcpStream) {
     while has_unsent(&stream) && Instant::now() < until {
         sleep(UNSENT_LOOK).await;
     }
-    // An error means that the socket is gone.
-    let _ = stream.set_zero_linger();
+}
+
+fn canonical(socket: SocketAddr) -> SocketAddr {
+    SocketAddr::new(socket.ip().to_canonical(), socket.port())
 }
 
 /// Whether the kernel holds something that its peer has no room for. A kernel that does not tell counts as one that holds nothing.
@@ -147,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_reset_comes_behind_what_the_socket_was_given() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = listener.accept().await.unwrap().0;
         // As much as both kernels hold for a reader that does not read.
         let mut given = 0;
@@ -155,8 +191,54 @@ mod tests {
             given += written;
         }
         assert!(has_unsent(&stream));
-        Socket::Tcp(stream).reset();
-        let (bytes, error) = tokio::task::spawn_blocking(move || {
+        Socket::tcp(stream).reset();
+        let (bytes, error) = read_to_end(reader).await;
+        assert_eq!((bytes, error), (given, Some(ErrorKind::ConnectionReset)));
+    }
+
+    #[tokio::test]
+    async fn only_a_socket_that_is_closed_ends_without_a_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (closes, expected) in [(false, Some(ErrorKind::ConnectionReset)), (true, None)] {
+            let reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let socket = Socket::tcp(listener.accept().await.unwrap().0);
+            let Socket::Tcp(stream) = &socket else {
+                panic!("it is TCP")
+            };
+            stream.try_write(&[7; 1000]).unwrap();
+            match closes {
+                true => socket.close(),
+                // As at the end of the process.
+                false => drop(socket),
+            }
+            assert_eq!(read_to_end(reader).await.1, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_kernel_takes_less_than_a_window_for_a_client_that_does_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut socket = Socket::tcp(listener.accept().await.unwrap().0);
+        let (piece, mut given) = (vec![7; READ], 0);
+        let mut write = |cx: &mut Context<'_>| {
+            while let Poll::Ready(written) = socket.poll_write(cx, &piece) {
+                given += written.unwrap();
+            }
+            Poll::Ready(())
+        };
+        for _ in 0..50 {
+            std::future::poll_fn(&mut write).await;
+            sleep(UNSENT_LOOK).await;
+        }
+        let window = usize::try_from(p2pnode_services::wire::FIRST_WINDOW).unwrap();
+        assert!(given < 3 * window, "{given}");
+        drop(reader);
+    }
+
+    /// How many bytes come, and the error behind them.
+    async fn read_to_end(mut reader: std::net::TcpStream) -> (usize, Option<ErrorKind>) {
+        tokio::task::spawn_blocking(move || {
             let (mut bytes, mut piece) = (0, vec![0; 64 << 10]);
             loop {
                 match reader.read(&mut piece) {
@@ -167,7 +249,6 @@ mod tests {
             }
         })
         .await
-        .unwrap();
-        assert_eq!((bytes, error), (given, Some(ErrorKind::ConnectionReset)));
+        .unwrap()
     }
 }

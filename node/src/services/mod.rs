@@ -4,12 +4,12 @@
 //! - `driver`: one session with its local socket and its streams, as a task.
 //! - `carrier`: frames over one stream.
 //! - `inbound`: streams that peers open.
-//! - `forward`, `target`, `local`: listeners, targets, and local sockets.
+//! - `forward`, `listener`, `target`, `local`: forwards, listeners, targets, and local sockets.
 //! - `udp`: flows of datagrams, `flows`: what they share, and `listen_socket`: where those of clients come. `raw`: streams of other implementations. `socks`: the SOCKS5 server.
 //! - `servers`: what runs apart from sessions.
 //! - `sources`: from where targets are dialed, and the addresses of peers.
 //! - `session`: sessions for programs that use the library.
-//! - `report`: what happens to sessions, for commands, logs and metrics.
+//! - `report`, `refusals`: what happens to sessions, for commands, logs and metrics.
 //!
 //! The machines of `p2pnode-services` decide what a session does; each task here drives one. No task waits for another one, and the
 //! event loop waits for none of them.
@@ -23,12 +23,14 @@ mod hub;
 mod inbound;
 mod lines;
 mod listen_socket;
+mod listener;
 mod local;
 mod offering;
 mod offers;
 mod opening;
 mod paths;
 mod raw;
+mod refusals;
 mod report;
 mod running;
 mod servers;

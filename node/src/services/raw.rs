@@ -30,18 +30,18 @@ use super::{
     local::{READ, Socket},
     opening::OpenError,
     report::Change,
-    running::{On, Running},
+    running::{OTHER, On, Running},
     target,
 };
 
 /// How often it is looked whether there is a path.
 const PATH_LOOK: Duration = Duration::from_millis(50);
 
+/// How long the reset of a stream waits behind what the local socket sent before its own: in QUIC a reset overtakes data.
+const BEHIND_DATA: Duration = Duration::from_millis(250);
+
 /// The most sessions of one peer at a service to which it opens raw streams.
 const MOST: usize = 1024;
-
-/// What a raw stream counts as in metrics: its protocol is a peer's word.
-const OTHER: &str = "other";
 
 impl Hub {
     /// The protocols of raw streams that `peer` may open.
@@ -80,7 +80,9 @@ impl Hub {
         }
         let key = key(peer, Role::Service);
         let (service, sink) = (offered.service.name.clone(), offered.sink.clone());
-        let running = Arc::new(Running::new(key, service, None, None, sink, self.metrics()));
+        let protocol = offered.service.protocol.clone();
+        let running = Running::new(key, service, None, None, sink, protocol, self.metrics());
+        let running = Arc::new(running);
         state.running.insert(key, Arc::clone(&running));
         drop(state);
         let on = self.on(connection);
@@ -119,8 +121,9 @@ impl Hub {
         let key = key(peer, Role::Forward);
         let client = socket.addresses().map(|(client, _)| client);
         let other = OTHER.parse().expect("it is a name");
-        let running = Running::new(key, other, client, forward, sink, self.metrics());
-        let running = Arc::new(running.over(protocol.clone()));
+        let over = Some(protocol.clone());
+        let running = Running::new(key, other, client, forward, sink, over, self.metrics());
+        let running = Arc::new(running);
         self.state().running.insert(key, Arc::clone(&running));
         let wish = self.wish(peer);
         let opened = timeout(patience, self.open_raw(protocol, peer)).await;
@@ -186,7 +189,7 @@ fn key(peer: PeerId, role: Role) -> Key {
     }
 }
 
-/// Copies both ways until both have ended, one is reset, or the session is to end.
+/// Copies both ways until both have ended, one is reset, or the session is to end. A reset of one side is one of the other.
 async fn carry(
     running: &Running,
     socket: Socket,
@@ -211,9 +214,16 @@ async fn carry(
         pair.poll(cx, running)
     });
     match end.await {
-        Ok(()) => (End::Completed, None),
+        Ok(()) => {
+            pair.socket.close();
+            (End::Completed, None)
+        }
         Err(end) => {
             pair.socket.reset();
+            if end == End::Reset(ResetReason::LocalReset) {
+                sleep(BEHIND_DATA).await;
+            }
+            p2pnode_transports::reset(pair.stream);
             (end, None)
         }
     }
@@ -235,6 +245,8 @@ struct Direction {
     /// Something was written that may wait to be sent.
     is_unflushed: bool,
     is_read: bool,
+    /// Its end is to be told from a reset.
+    is_ending: bool,
     is_over: bool,
 }
 
@@ -307,11 +319,21 @@ impl Pair {
             } else if way.is_read {
                 let _ = ready!(self.socket.poll_shutdown(cx));
                 way.is_over = true;
+            } else if way.is_ending {
+                // yamux reads an end where its peer has reset the stream, or the connection is lost, and only a write fails as that.
+                let mut stream = Pin::new(&mut self.stream);
+                if let Poll::Ready(Err(error)) = stream.as_mut().poll_write(cx, &[])
+                    && error.kind() == io::ErrorKind::WriteZero
+                {
+                    return Poll::Ready(Err(End::ResetByPeer(ResetReason::Other)));
+                }
+                way.is_read = true;
             } else {
                 let mut buffer = [0; 16 << 10];
                 let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
                 way.piece = Bytes::copy_from_slice(&buffer[..read.map_err(of_stream)?]);
-                way.is_read = way.piece.is_empty();
+                way.is_ending = way.piece.is_empty() && !self.outward.is_over;
+                way.is_read = way.piece.is_empty() && self.outward.is_over;
             }
         }
         Poll::Ready(Ok(()))

@@ -86,7 +86,7 @@ impl Hub {
 
     fn count(&self, running: &Running, change: &Change<'_>, from: Option<On>) {
         let (metrics, role) = (self.metrics(), role(running.key.role));
-        let service = running.service.as_str();
+        let service = running.counted();
         let kind = |on: Option<On>| on.map(|on| on.kind);
         let (from, now) = (kind(from), kind(running.is_on()));
         match (change.was_open, running.is_open()) {
@@ -130,7 +130,7 @@ fn session_report(running: &Running, state: State, reason: Option<String>) -> Se
     }
 }
 
-fn log(report: &SessionReport) {
+pub(super) fn log(report: &SessionReport) {
     let SessionReport {
         session,
         role,

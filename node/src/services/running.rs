@@ -10,9 +10,9 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
-use libp2p::swarm::ConnectionId;
+use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_services::{
-    config::{RawProtocol, ServiceName},
+    config::{RawProtocol, ServiceName, What},
     core::sessions::Key,
     wire::{Frame, ResetReason},
 };
@@ -27,6 +27,9 @@ use crate::{
     observe::metrics::{Bytes, SessionMetrics},
 };
 
+/// What counts under no service of the configuration.
+pub(super) const OTHER: &str = "other";
+
 /// The most streams that wait for a task: more than a session may have.
 const MOST_ATTACHED: usize = 4;
 
@@ -34,9 +37,9 @@ const MOST_ATTACHED: usize = 4;
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) key: Key,
-    /// What it counts under in metrics.
+    /// The service. A raw stream that this node opens names none.
     pub(super) service: ServiceName,
-    /// The protocol of a raw stream that this node opens: it names no service.
+    /// The protocol of a raw stream.
     pub(super) protocol: Option<RawProtocol>,
     /// The client, as its forward sees it.
     pub(super) client: Option<SocketAddr>,
@@ -83,13 +86,14 @@ impl Running {
         client: Option<SocketAddr>,
         forward: Option<u64>,
         sink: Option<Sink>,
+        protocol: Option<RawProtocol>,
         metrics: &SessionMetrics,
     ) -> Self {
-        let counters = metrics.bytes(role(key.role), service.as_str());
+        let counters = metrics.bytes(role(key.role), counted(&service, protocol.as_ref()));
         Self {
             key,
             service,
-            protocol: None,
+            protocol,
             client,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -103,12 +107,16 @@ impl Running {
         }
     }
 
-    /// A raw stream of this protocol.
-    pub(super) fn over(self, protocol: RawProtocol) -> Self {
-        Self {
-            protocol: Some(protocol),
-            ..self
-        }
+    /// What it counts as in metrics.
+    pub(super) fn counted(&self) -> &str {
+        counted(&self.service, self.protocol.as_ref())
+    }
+
+    /// Where it leads to.
+    pub(super) fn destination(&self) -> (What, PeerId) {
+        let raw = self.protocol.clone().map(What::Raw);
+        let what = raw.unwrap_or_else(|| What::Service(self.service.clone()));
+        (what, self.key.peer)
     }
 
     /// What it reaches, as it is named in reports.
@@ -170,6 +178,14 @@ impl Running {
 
     pub(super) fn bytes(&self) -> (u64, u64) {
         (self.bytes_in.load(Relaxed), self.bytes_out.load(Relaxed))
+    }
+}
+
+/// Names of raw streams are a peer's word.
+fn counted<'a>(service: &'a ServiceName, protocol: Option<&RawProtocol>) -> &'a str {
+    match protocol {
+        Some(_) => OTHER,
+        None => service.as_str(),
     }
 }
 

@@ -136,18 +136,17 @@ async fn serve(hub: &Hub, mut stream: TcpStream, wanted: Result<String, Reply>) 
                 .await
             {
                 Ok(Outcome {
-                    socket: Some(Socket::Tcp(kept)),
+                    socket: Some(kept),
                     end,
                 }) => {
-                    stream = kept;
+                    stream = kept.into_tcp()?;
                     of_end(end)
                 }
                 Ok(_) => return Ok(()),
-                Err(Socket::Tcp(kept)) => {
-                    stream = kept;
+                Err(kept) => {
+                    stream = kept.into_tcp()?;
                     Reply::Failed
                 }
-                Err(_) => return Ok(()),
             }
         }
     };

@@ -57,7 +57,8 @@ impl Hub {
         let forwards = state.forwards.all().map(|entry| {
             let shared = &entry.shared;
             let reachable = |peer: &PeerId| state.paths.chosen(peer).is_some();
-            let mut peers = shared.to.iter().map(|(_, peer)| *peer);
+            let route = shared.route();
+            let mut peers = route.iter().map(|(_, peer)| *peer);
             // The one that the next client gets.
             let peer = peers.clone().find(reachable).or_else(|| peers.next());
             ForwardStatus {

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod ends;
 mod hostile;
 
 use libp2p::identity::Keypair;

@@ -65,6 +65,32 @@ impl Listen {
             Self::Unix(_) => None,
         }
     }
+
+    /// Whether only one of both can listen. A wildcard address has all of its family, and that of IPv6 has IPv4 too.
+    #[must_use]
+    pub fn clashes(&self, other: &Self) -> bool {
+        let covers =
+            |a: &IpAddr, b: &IpAddr| a == b || (a.is_unspecified() && (a.is_ipv6() || b.is_ipv4()));
+        match (self, other) {
+            (Self::Tcp(a, port), Self::Tcp(b, at)) | (Self::Udp(a, port), Self::Udp(b, at)) => {
+                port == at && *port != 0 && (covers(a, b) || covers(b, a))
+            }
+            (Self::Unix(a), Self::Unix(b)) => plain(a) == plain(b),
+            _ => false,
+        }
+    }
+}
+
+/// A path without what leads nowhere.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part == std::path::Component::ParentDir {
+            true => drop(plain.pop()),
+            false => plain.push(part),
+        }
+    }
+    plain
 }
 
 impl fmt::Display for Host {

@@ -1,7 +1,7 @@
 //! The keys `services`, `forwards`, `socks` and `sessions`: what each means, its kind, its default.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -30,6 +30,18 @@ pub struct Services {
     pub linger: Duration,
     /// What all sessions may hold, in bytes.
     pub memory: u64,
+}
+
+impl Services {
+    /// What is wrong with another listener at `at`: a forward has the address.
+    #[must_use]
+    pub fn taken(&self, at: &Listen) -> Option<String> {
+        let listens = self.forwards.iter().map(|forward| &forward.listen);
+        let found = listens.into_iter().find(|listen| listen.clashes(at));
+        found.map(|listen| {
+            format!("a forward listens on {listen} as well; choose another address for one")
+        })
+    }
 }
 
 const TARGET: Kind<Target> = Kind {
@@ -226,21 +238,25 @@ fn note(reader: &mut Reader<'_>, faults: Vec<Fault>, filter: impl Fn(&Fault) -> 
 
 /// What is valid alone and invalid together.
 fn contradictions(reader: &mut Reader<'_>, config: &Services) {
-    let mut listeners = BTreeSet::new();
     for (index, forward) in config.forwards.iter().enumerate() {
-        let listen = forward.listen.to_string();
-        if !listeners.insert(listen.clone()) {
-            let problem =
-                format!("two forwards listen on {listen}; choose another address for one");
-            reader.contradiction(&listener(reader, index), None, problem);
-        }
+        let listen = &forward.listen;
+        let mut others = config.forwards[..index].iter().map(|other| &other.listen);
+        let problem = match others.find(|other| *other == listen || other.clashes(listen)) {
+            Some(other) if other == listen => {
+                format!("two forwards listen on {listen}; choose another address for one")
+            }
+            Some(other) => format!(
+                "{listen} is taken by the forward that listens on {other}; choose another address for one"
+            ),
+            None => continue,
+        };
+        reader.contradiction(&listener(reader, index), None, problem);
     }
-    if let Some(socks) = config.socks
-        && listeners.contains(&format!("tcp://{socks}"))
-    {
-        let problem =
-            format!("a forward listens on tcp://{socks} as well; choose another address for one");
-        reader.contradiction("socks.listen", None, problem);
+    if let Some(socks) = config.socks {
+        let at = Listen::Tcp(socks.ip(), socks.port());
+        if let Some(problem) = config.taken(&at) {
+            reader.contradiction("socks.listen", None, problem);
+        }
     }
     let mut protocols = BTreeMap::new();
     for (name, service) in &config.services {

@@ -336,3 +336,23 @@ fn the_schema_has_every_key() {
     let forward = &schema["properties"]["forwards"]["items"];
     assert_eq!(forward["required"], serde_json::json!(["listen", "to"]));
 }
+
+#[test]
+fn listeners_clash_where_the_system_would_refuse_the_second() {
+    for (one, other, clash) in [
+        ("tcp://0.0.0.0:7", "tcp://127.0.0.1:7", true),
+        ("tcp://[::]:7", "tcp://127.0.0.1:7", true),
+        ("tcp://[::]:7", "tcp://[::1]:7", true),
+        ("tcp://0.0.0.0:7", "tcp://[::1]:7", false),
+        ("tcp://127.0.0.1:7", "tcp://127.0.0.2:7", false),
+        ("tcp://127.0.0.1:7", "udp://127.0.0.1:7", false),
+        ("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", false),
+        ("unix:///x/u.sock", "unix:///x//u.sock", true),
+        ("unix:///x/u.sock", "unix:///x/./y/../u.sock", true),
+        ("unix:///x/u.sock", "unix:///y/u.sock", false),
+    ] {
+        let [one, other] = [one, other].map(|text| text.parse::<Listen>().unwrap());
+        assert_eq!(one.clashes(&other), clash, "{one} {other}");
+        assert_eq!(other.clashes(&one), clash, "{one} {other}");
+    }
+}

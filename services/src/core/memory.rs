@@ -3,6 +3,10 @@
 //! A quarter is kept for floors: each session may always hold [`FLOOR`] bytes. The rest is shared by what is free of it. A
 //! session may hold a quarter of that, and the sessions of one peer as much as that.
 //!
+//! What a session holds beyond its first window comes out of one half of the shared part: a session may hold a half of what is
+//! free there, and the sessions of one peer as much as that. So sessions that were fast and whose readers stopped leave others
+//! their first window. What they hold cannot be taken back: their senders have read it.
+//!
 //! Counters are atomic, since sessions run on several threads. The sum is exact; the shares may be off by what others take in
 //! the same moment.
 
@@ -10,6 +14,8 @@ use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
+
+use crate::wire::{FIRST_WINDOW, MAX_DATA};
 
 /// What each session may always hold.
 pub const FLOOR: usize = 2 << 10;
@@ -19,6 +25,9 @@ pub const PIECE: usize = 64;
 
 /// The least part of a piece that is held alone.
 const LEAST_PIECE: usize = 512;
+
+/// The first window, and the places of its pieces.
+const NARROW: usize = FIRST_WINDOW as usize + (FIRST_WINDOW as usize / MAX_DATA + 1) * PIECE;
 
 /// The memory of all sessions.
 #[derive(Debug, Clone)]
@@ -41,6 +50,8 @@ struct Total {
     shared: usize,
     /// What is held of it.
     used: AtomicUsize,
+    /// What of that is beyond first windows.
+    wide: AtomicUsize,
     most_sessions: usize,
     sessions: AtomicUsize,
 }
@@ -50,6 +61,8 @@ struct Peer {
     memory: Memory,
     /// What its sessions hold beyond their floors.
     used: AtomicUsize,
+    /// And beyond their first windows.
+    wide: AtomicUsize,
 }
 
 impl Memory {
@@ -60,6 +73,7 @@ impl Memory {
         Self(Arc::new(Total {
             shared: bytes - most_sessions * FLOOR,
             used: AtomicUsize::new(0),
+            wide: AtomicUsize::new(0),
             most_sessions,
             sessions: AtomicUsize::new(0),
         }))
@@ -71,6 +85,7 @@ impl Memory {
         PeerMemory(Arc::new(Peer {
             memory: self.clone(),
             used: AtomicUsize::new(0),
+            wide: AtomicUsize::new(0),
         }))
     }
 
@@ -78,6 +93,11 @@ impl Memory {
     #[must_use]
     pub fn held_at_most(&self) -> usize {
         self.0.used.load(Relaxed) + self.0.sessions.load(Relaxed) * FLOOR
+    }
+
+    /// What is free beyond first windows.
+    fn free_wide(&self) -> usize {
+        (self.0.shared / 2).saturating_sub(self.0.wide.load(Relaxed))
     }
 
     fn free(&self) -> usize {
@@ -115,7 +135,13 @@ impl Share {
         // With x bytes further: beyond + x <= (free - x) / 4, and peer + x <= free - x.
         let own = free.saturating_sub(4 * beyond(self.held)) / 5;
         let peers = free.saturating_sub(peer.used.load(Relaxed)) / 2;
-        FLOOR.saturating_sub(self.held) + own.min(peers)
+        // The same beyond the first window, with a half of what is free there.
+        let free = peer.memory.free_wide();
+        let own_wide = free.saturating_sub(2 * wide(self.held)) / 3;
+        let peers_wide = free.saturating_sub(peer.wide.load(Relaxed)) / 2;
+        let narrow = NARROW.saturating_sub(self.held);
+        let room = FLOOR.saturating_sub(self.held) + own.min(peers);
+        room.min(narrow + own_wide.min(peers_wide))
     }
 
     /// How many bytes of a piece of `wanted` it may hold. A piece that would be cut to almost nothing waits instead: its place
@@ -145,6 +171,9 @@ impl Share {
             return false;
         }
         peer.used.fetch_add(more, Relaxed);
+        let more = wide(self.held + bytes) - wide(self.held);
+        total.wide.fetch_add(more, Relaxed);
+        peer.wide.fetch_add(more, Relaxed);
         self.held += bytes;
         true
     }
@@ -161,6 +190,9 @@ impl Share {
         let less = beyond(self.held) - beyond(held);
         self.peer.0.memory.0.used.fetch_sub(less, Relaxed);
         self.peer.0.used.fetch_sub(less, Relaxed);
+        let less = wide(self.held) - wide(held);
+        self.peer.0.memory.0.wide.fetch_sub(less, Relaxed);
+        self.peer.0.wide.fetch_sub(less, Relaxed);
         self.held = held;
     }
 }
@@ -170,6 +202,10 @@ impl Drop for Share {
         self.release(self.held);
         self.peer.0.memory.0.sessions.fetch_sub(1, Relaxed);
     }
+}
+
+fn wide(held: usize) -> usize {
+    held.saturating_sub(NARROW)
 }
 
 fn beyond(held: usize) -> usize {
@@ -218,6 +254,22 @@ mod tests {
         assert!(one.session().unwrap().room() >= 256 << 10);
         assert!(other.session().unwrap().room() >= 4 * MIB);
         drop(unread);
+    }
+
+    #[test]
+    fn sessions_whose_readers_stopped_leave_others_of_their_peer_a_first_window() {
+        let memory = Memory::new(128 * MIB);
+        let peer = memory.peer();
+        let mut stopped = Vec::new();
+        for sessions in 0..90 {
+            let room = peer.session().unwrap().room();
+            assert!(room >= 256 << 10, "{room} behind {sessions}");
+            let mut share = peer.session().unwrap();
+            fill(&mut share, 65_536);
+            stopped.push(share);
+        }
+        drop(stopped);
+        assert_eq!(memory.held_at_most(), 0);
     }
 
     #[test]

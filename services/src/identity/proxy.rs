@@ -21,7 +21,8 @@ pub enum Follows {
     Datagrams,
 }
 
-const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// With what a header begins.
+pub const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Version 2, and the command PROXY: the connection is made for somebody else.
 const VERSION_AND_COMMAND: u8 = 0x21;
@@ -63,7 +64,8 @@ pub fn header(
 }
 
 fn addresses(body: &mut Vec<u8>, source: SocketAddr, destination: SocketAddr) -> u8 {
-    let family = match (source.ip(), destination.ip()) {
+    // A listener of both families writes IPv4 as IPv6.
+    let family = match (source.ip().to_canonical(), destination.ip().to_canonical()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             body.extend(source.octets());
             body.extend(destination.octets());
@@ -197,6 +199,13 @@ mod tests {
             };
             assert_eq!(read(&bytes), expected);
         }
+    }
+
+    #[test]
+    fn mapped_addresses_are_ip4() {
+        let follows = Follows::Stream;
+        let mapped = made("[::ffff:192.0.2.7]:1", "[::ffff:127.0.0.1]:2", follows);
+        assert_eq!(mapped, made("192.0.2.7:1", "127.0.0.1:2", follows));
     }
 
     #[test]

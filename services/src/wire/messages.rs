@@ -117,6 +117,8 @@ pub enum ResetReason {
     ServiceGone,
     /// The process stops.
     Stopping,
+    /// No datagram came for the flow's idle time.
+    Idle,
     /// A reason of a later version.
     Other,
 }
@@ -264,7 +266,7 @@ const REFUSALS: [(u32, Refusal); 7] = [
     (7, Refusal::TakesStreams),
 ];
 
-const RESET_REASONS: [(u32, ResetReason); 8] = [
+const RESET_REASONS: [(u32, ResetReason); 9] = [
     (1, ResetReason::LocalReset),
     (2, ResetReason::TargetRefused),
     (3, ResetReason::TargetTimeout),
@@ -273,6 +275,7 @@ const RESET_REASONS: [(u32, ResetReason); 8] = [
     (6, ResetReason::NotAllowed),
     (7, ResetReason::ServiceGone),
     (8, ResetReason::Stopping),
+    (9, ResetReason::Idle),
 ];
 
 /// A value that no message may have.

@@ -92,6 +92,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         ResetReason::NotAllowed,
         ResetReason::ServiceGone,
         ResetReason::Stopping,
+        ResetReason::Idle,
         ResetReason::Other,
     ]);
     let refuse = (any::<u64>(), refusal)

@@ -22,6 +22,7 @@ use crate::net::{
     budget::{Budgeted, Class, Grant, Opens, Overuse, Pause, Registered, canonical},
     proposals::LimitedProposals,
 };
+use crate::reset::is_reset;
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
@@ -289,7 +290,8 @@ fn lock(held: &Mutex<Held>) -> std::sync::MutexGuard<'_, Held> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A bidirectional stream. Dropping the stream finishes it and sends STOP_SENDING, since nothing reads from it any longer.
+/// A bidirectional stream. Dropping the stream finishes it, or resets it with [`crate::reset`], and sends STOP_SENDING, since nothing reads
+/// from it any longer.
 pub(super) struct Stream {
     send: SendStream,
     receive: RecvStream,
@@ -316,6 +318,10 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        if !self.closed && is_reset() {
+            // An error means that it is closed.
+            let _ = self.send.reset(NO_ERROR);
+        }
         let held = &mut *lock(&self.budget.0);
         held.unread_streams -= u32::from(self.is_unread);
         if self.is_inbound {

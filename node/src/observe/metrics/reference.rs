@@ -167,6 +167,7 @@ fn sessions(metrics: &Metrics) {
         "frame",
         "resume",
         "silent",
+        "header",
     ] {
         metrics.sessions.violation(kind);
     }

@@ -42,7 +42,8 @@ p2pnode_daemon::metrics! {
         violations: Family<ViolationLabels, Counter> => "p2pnode_session_violations",
             "What peers did on streams of services that they may not. offset: data where none can be. confirmation: of what was never \
              sent. order: a frame out of place. frame: an invalid one. resume: of a session that this node does not know as the peer's, \
-             as after a restart. silent: no first frame";
+             as after a restart. silent: no first frame. header: a datagram that \
+             begins as a header of the PROXY protocol, at a service that writes it";
         datagrams_dropped: Counter => "p2pnode_session_datagrams_dropped",
             "Datagrams of UDP services that were dropped because the path took fewer than were sent";
         names: Arc<Mutex<BTreeSet<String>>> => unregistered;

@@ -170,11 +170,18 @@ impl Driver {
     /// Runs until nothing is left to do.
     pub(super) async fn run(mut self) -> Outcome {
         poll_fn(|cx| self.poll(cx)).await;
+        let end = self.end.unwrap_or(End::Completed);
         let socket = match std::mem::replace(&mut self.local, Local::Gone) {
             Local::Open(socket) if self.keeps_socket && !self.is_opened => Some(socket),
-            Local::Open(_) | Local::Dialing(_) | Local::Gone => None,
+            Local::Open(socket) => {
+                match end == End::Completed {
+                    true => socket.close(),
+                    false => socket.reset(),
+                }
+                None
+            }
+            Local::Dialing(_) | Local::Gone => None,
         };
-        let end = self.end.unwrap_or(End::Completed);
         Outcome { end, socket }
     }
 
@@ -320,6 +327,9 @@ impl Driver {
             }
             Event::Closed(end) => {
                 self.end = Some(end);
+                if let (End::Completed, Local::Open(socket)) = (end, &self.local) {
+                    socket.linger();
+                }
                 if let Some(violation) = self.session.violation() {
                     let (peer, session) = (self.running.key.peer, self.running.key.session);
                     tracing::info!(%peer, %session, %violation, "a peer broke the protocol of services");

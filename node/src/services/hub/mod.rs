@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::task::AtomicWaker;
@@ -35,11 +35,16 @@ use super::{
     offers::{Changes, Offers},
     opening::Opening,
     paths::{Chosen, Connection, Paths},
+    refusals::Refusals,
     running::{Running, lock},
     servers::Servers,
     sources::PeerAddresses,
 };
 use crate::observe::metrics::SessionMetrics;
+
+/// How long the sessions of a peer that may connect no longer may take to end, and how often that is looked at.
+const LEAVE: Duration = Duration::from_secs(1);
+const LEAVE_LOOK: Duration = Duration::from_millis(10);
 
 /// The services of a node. Clones are the same.
 #[derive(Debug, Clone)]
@@ -69,7 +74,7 @@ struct Inner {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(in crate::services) struct State {
     pub(super) table: Sessions,
     pub(super) running: BTreeMap<Key, Arc<Running>>,
     pub(super) paths: Paths,
@@ -83,6 +88,7 @@ pub(super) struct State {
     addrs: BTreeMap<PeerId, Vec<Multiaddr>>,
     /// The peers that have a name.
     names: Peers,
+    pub(super) refusals: Refusals,
 }
 
 impl Hub {
@@ -102,6 +108,7 @@ impl Hub {
             changed: BTreeMap::new(),
             addrs: BTreeMap::new(),
             names: Peers::new(),
+            refusals: Refusals::default(),
         };
         Self(Arc::new(Inner {
             instance,
@@ -309,6 +316,24 @@ impl Hub {
         let keys = state.running.values();
         for running in keys.filter(|running| !is_allowed(&running.key.peer)) {
             running.leave(|mail| mail.reset = Some(ResetReason::NotAllowed));
+        }
+    }
+
+    /// Waits until those sessions have ended, and their peers know, for [`LEAVE`] at most.
+    pub(crate) async fn ended_of(&self, is_allowed: impl Fn(&PeerId) -> bool) {
+        let has_left = || {
+            let mut running = self
+                .state()
+                .running
+                .values()
+                .map(|it| it.key.peer)
+                .collect::<Vec<_>>()
+                .into_iter();
+            running.all(|peer| is_allowed(&peer))
+        };
+        let until = Instant::now() + LEAVE;
+        while !has_left() && Instant::now() < until {
+            tokio::time::sleep(LEAVE_LOOK).await;
         }
     }
 

@@ -19,7 +19,7 @@ use p2pnode_services::{
         sessions::Role,
     },
     identity::proxy::{self, Follows},
-    wire::{Frame, Open, Refusal, Refuse, ResetReason},
+    wire::{Frame, Open, Refusal, Refuse, Reset, ResetReason},
 };
 use tokio::time::timeout;
 
@@ -231,9 +231,11 @@ impl Task {
         if orders.opens {
             self.want_stream();
         }
-        for id in orders.closes {
+        for (id, reason) in orders.closes {
             if let Some(index) = self.carriers.iter().position(|carrier| carrier.id == id) {
-                finish(self.carriers.remove(index), None);
+                let reason = reason.map(|reason| self.reset.unwrap_or(reason));
+                let last = reason.map(|reason| Frame::Reset(Reset { reason }));
+                finish(self.carriers.remove(index), last);
             }
         }
         if orders.is_opened {
@@ -370,6 +372,9 @@ impl Task {
                 Poll::Ready(Ok(((), payload))) => self.hub.target_sent(self.line.key, payload),
                 // The target's port is closed. It may be open a moment later.
                 Poll::Ready(Err(error)) => {
+                    if let Some(target) = &self.line.target {
+                        lock(target).failed(&error);
+                    }
                     tracing::debug!(service = %self.line.running.service, %error, "a target takes no datagram");
                 }
             }

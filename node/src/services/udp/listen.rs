@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -77,8 +77,9 @@ impl Hub {
             sink,
             metrics: self.metrics().clone(),
         };
-        self.flows(|state| state.forwards.insert(forward, Arc::new(clients)));
-        let task = tokio::spawn(take(self.clone(), forward, socket));
+        self.flows(|state| drop(state.forwards.insert(forward, Arc::new(clients))));
+        // The forward closes its socket at once: the next one may have the same address.
+        let task = tokio::spawn(take(self.clone(), forward, Arc::downgrade(&socket)));
         Ok(UdpListener {
             hub: self.clone(),
             forward,
@@ -86,12 +87,33 @@ impl Hub {
             task: task.abort_handle(),
         })
     }
+
+    /// The datagrams of a forward go there from now on. Flows to where they still may go stay.
+    pub(in crate::services) fn redirect_udp(&self, number: u64, to: &Destinations) {
+        let forward = ForwardId(number);
+        self.flows(|state| {
+            let Some(clients) = state.forwards.get(&forward) else {
+                return;
+            };
+            let clients = Clients {
+                socket: Arc::clone(&clients.socket),
+                to: Arc::clone(to),
+                sink: clients.sink.clone(),
+                metrics: clients.metrics.clone(),
+            };
+            state.forwards.insert(forward, Arc::new(clients));
+            state.flows.handle_redirect(forward, to);
+        });
+    }
 }
 
-async fn take(hub: Hub, forward: ForwardId, socket: Arc<ListenSocket>) {
-    let poll = |cx: &mut Context<'_>| poll_datagram(|buffer| socket.poll_recv(cx, buffer));
-    loop {
-        match poll_fn(poll).await {
+async fn take(hub: Hub, forward: ForwardId, socket: Weak<ListenSocket>) {
+    let poll = |cx: &mut Context<'_>| match socket.upgrade() {
+        Some(socket) => poll_datagram(|buffer| socket.poll_recv(cx, buffer)).map(Some),
+        None => Poll::Ready(None),
+    };
+    while let Some(taken) = poll_fn(poll).await {
+        match taken {
             Ok(((client, listener), payload)) => {
                 let id = ClientId {
                     forward,

@@ -93,7 +93,7 @@ impl Hub {
         let client = open.client.map(|(client, _)| client);
         let name = open.service.clone();
         let sink = offered.sink.clone();
-        let running = Running::new(key, name, client, None, sink, self.metrics());
+        let running = Running::new(key, name, client, None, sink, None, self.metrics());
         let running = Arc::new(running);
         let line = Arc::new(Line::new(
             flow,
@@ -109,6 +109,8 @@ impl Hub {
         });
         if let Err(refuse) = begun {
             self.state().table.handle_over(key);
+            let on = self.on(carrier.connection);
+            self.refused(key.peer, open, refuse.refusal, on);
             flow::finish(carrier, Some(Frame::Refuse(refuse)));
             return;
         }

@@ -8,12 +8,12 @@ mod act;
 mod translate;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     future::Future,
     time::{Duration, Instant},
 };
 
-use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, future::BoxFuture};
 use libp2p::{
     PeerId, Swarm,
     identity::Keypair,
@@ -87,6 +87,19 @@ pub(crate) struct EventLoop {
     mapped: Option<link::Link>,
     /// What a look at the network looks at.
     plan: Plan,
+    /// Who may connect and introduce, once the sessions of the others have ended.
+    leaves: Option<BoxFuture<'static, Access>>,
+}
+
+/// Who may connect, and who may introduce.
+type Access = (Option<BTreeSet<PeerId>>, BTreeSet<PeerId>);
+
+/// What `future` returns, if there is one.
+async fn next<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
 }
 
 impl EventLoop {
@@ -131,6 +144,7 @@ impl EventLoop {
             names: watch::Sender::new(config.names()),
             hub,
             mapped,
+            leaves: None,
         }
     }
 
@@ -169,6 +183,10 @@ impl EventLoop {
                 () = self.interfaces.changed() => self.on_interfaces(),
                 news = link::news(&mut self.mapped) => self.on_mapping_news(news),
                 needs = self.hub.needs_changed() => self.on_needs(needs),
+                (allowed, introducers) = next(&mut self.leaves) => {
+                    self.leaves = None;
+                    self.state.handle_access(allowed, introducers);
+                }
                 () = sleep_until(wake) => self.state.handle_timeout(Instant::now()),
                 () = &mut shutdown => break,
             }
@@ -186,13 +204,18 @@ impl EventLoop {
             Command::Reload(config) => {
                 let introduction = &mut self.swarm.behaviour_mut().introduction;
                 introduction.set_config(&config);
-                let allowed = build::allowed(&config);
-                self.hub.handle_disallowed(|peer| {
-                    allowed
-                        .as_ref()
-                        .is_none_or(|allowed| allowed.contains(peer))
-                });
-                self.state.handle_access(allowed, introducers(&config));
+                let (allowed, hub) = (build::allowed(&config), self.hub.clone());
+                let introducers = introducers(&config);
+                // A connection that closed at once would take the resets of its sessions with it.
+                let leaves = async move {
+                    let may = |peer: &PeerId| allowed.as_ref().is_none_or(|all| all.contains(peer));
+                    hub.handle_disallowed(may);
+                    hub.ended_of(may).await;
+                    // Those that began in the meantime.
+                    hub.handle_disallowed(may);
+                    (allowed, introducers)
+                };
+                self.leaves = Some(leaves.boxed());
                 self.names.send_replace(config.names());
             }
             Command::Netcheck { lifetime, answer } => {

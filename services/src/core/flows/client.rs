@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use libp2p::PeerId;
 
+use super::{End, FlowKey, Flows};
 use crate::{config::ServiceName, wire::SessionId};
 
 /// A forward that listens for datagrams, numbered by the task that drives the flows.
@@ -29,6 +30,14 @@ pub(super) struct Client {
     pub(super) to: Destinations,
 }
 
+impl Client {
+    /// Whether another destination follows that of this flow.
+    pub(super) fn has_next(&self, key: &FlowKey, service: &ServiceName) -> bool {
+        let is_last = |(name, peer): &(ServiceName, PeerId)| name == service && *peer == key.peer;
+        !self.to.last().is_none_or(is_last)
+    }
+}
+
 /// The services that a forward leads to, each with its peer, in the order in which they are tried.
 pub type Destinations = Arc<[(ServiceName, PeerId)]>;
 
@@ -43,4 +52,27 @@ pub struct FromClient {
     pub session: SessionId,
     /// The datagram.
     pub payload: Bytes,
+}
+
+impl Flows {
+    /// The forward is gone, and its flows with it.
+    pub fn handle_forward_gone(&mut self, forward: ForwardId) {
+        let of_forward = self.clients.iter().filter(|(id, _)| id.forward == forward);
+        for key in of_forward.map(|(_, key)| *key).collect::<Vec<_>>() {
+            self.end(key, End::Reset);
+        }
+    }
+
+    /// The forward leads to `to` from now on. Its other flows end.
+    pub fn handle_redirect(&mut self, forward: ForwardId, to: &Destinations) {
+        let of_forward = self.clients.iter().filter(|(id, _)| id.forward == forward);
+        for key in of_forward.map(|(_, key)| *key).collect::<Vec<_>>() {
+            let flow = self.flows.get_mut(&key).expect("a client has its flow");
+            let stays = to.contains(&(flow.service.clone(), key.peer));
+            match &mut flow.client {
+                Some(client) if stays => client.to = Arc::clone(to),
+                _ => drop(self.end(key, End::Reset)),
+            }
+        }
+    }
 }

@@ -3,10 +3,10 @@
 //! 1. The first datagram of a client makes a flow at the caller ([`Action::OpenStream`]). `OPEN` and the datagrams go on its stream.
 //! 2. The accepting side makes the same flow, and answers `ACCEPT`.
 //! 3. From then on datagrams go as QUIC datagrams if the path carries them and they fit, else on the stream.
-//! 4. A flow without a datagram for its idle time ends on both sides.
+//! 4. A flow without a datagram for its idle time ends. `RESET` says so to the other side, so that the next datagram makes another flow.
 //!
 //! A peer that refuses, or to which no stream can be opened, is passed over for [`PASSED_OVER`]. The flow goes on at the next
-//! peer of its forward, with the datagrams that wait.
+//! peer of its forward, with the datagrams that wait: none is sent before the acceptance as long as there is a next one.
 //!
 //! Each flow has a short queue for its stream. What its queues hold is bounded for each peer and for all.
 
@@ -82,8 +82,8 @@ pub struct FlowKey {
 pub enum Action {
     /// Open a stream for the flow on the peer's best path.
     OpenStream(FlowKey),
-    /// Send what `poll_transmit` still returns for the stream, then close it.
-    CloseStream(FlowKey, StreamId),
+    /// Send what `poll_transmit` still returns for the stream, and the reset of a flow that is over, then close it.
+    CloseStream(FlowKey, StreamId, Option<ResetReason>),
     /// Send this QUIC datagram on the peer's best path.
     SendDatagram(PeerId, Bytes),
     /// Send it to the client, or to the target.
@@ -97,7 +97,7 @@ pub enum Action {
 /// Why a flow ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum End {
-    /// No datagram came for its idle time.
+    /// No datagram came for its idle time, here or at the peer.
     Idle,
     /// The peer refused it.
     Refused(Refusal),
@@ -291,14 +291,6 @@ impl Flows {
         }
     }
 
-    /// The forward is gone, and its flows with it.
-    pub fn handle_forward_gone(&mut self, forward: ForwardId) {
-        let of_forward = self.clients.iter().filter(|(id, _)| id.forward == forward);
-        for key in of_forward.map(|(_, key)| *key).collect::<Vec<_>>() {
-            self.end(key, End::Reset);
-        }
-    }
-
     /// What is to be done next.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -463,7 +455,15 @@ impl Flows {
         }
         self.looks.remove(&(flow.look, key));
         if let Some(stream) = flow.stream {
-            self.actions.push_back(Action::CloseStream(key, stream));
+            // A peer that does not know would send into the void.
+            let reason = match end {
+                End::Idle => Some(ResetReason::Idle),
+                End::Reset => Some(ResetReason::ServiceGone),
+                End::Violation => Some(ResetReason::Violation),
+                End::Refused(_) | End::ResetByPeer(_) | End::Unreachable => None,
+            };
+            self.actions
+                .push_back(Action::CloseStream(key, stream, reason));
         }
         let closed = Action::Closed(key, flow.session, end);
         self.actions.push_back(closed);

@@ -13,7 +13,8 @@ use super::{Action, End, Flow, FlowKey, Flows, Role};
 use crate::{
     core::session::StreamId,
     wire::{
-        Accept, Carries, Frame, Open, Refusal, Refuse, Resume, SessionId, datagram::FlowNumber,
+        Accept, Carries, Frame, Open, Refusal, Refuse, ResetReason, Resume, SessionId,
+        datagram::FlowNumber,
     },
 };
 
@@ -100,12 +101,13 @@ impl Flows {
             return;
         };
         if flow.stream.is_some() && attempt <= flow.attempt {
-            self.actions.push_back(Action::CloseStream(key, stream));
+            self.actions
+                .push_back(Action::CloseStream(key, stream, None));
             return;
         }
         flow.attempt = attempt;
         if let Some(left) = flow.stream.replace(stream) {
-            self.actions.push_back(Action::CloseStream(key, left));
+            self.actions.push_back(Action::CloseStream(key, left, None));
         }
         flow.out.clear();
         flow.out.push_back(Frame::Accept(progress(instance)));
@@ -115,7 +117,8 @@ impl Flows {
     pub fn handle_stream(&mut self, key: FlowKey, stream: StreamId) {
         let instance = self.instance;
         let Some(flow) = self.flows.get_mut(&key) else {
-            self.actions.push_back(Action::CloseStream(key, stream));
+            self.actions
+                .push_back(Action::CloseStream(key, stream, None));
             return;
         };
         flow.wants_stream = false;
@@ -144,7 +147,7 @@ impl Flows {
         flow.out.clear();
         flow.out.push_back(first);
         if let Some(left) = flow.stream.replace(stream) {
-            self.actions.push_back(Action::CloseStream(key, left));
+            self.actions.push_back(Action::CloseStream(key, left, None));
         }
     }
 
@@ -200,7 +203,13 @@ impl Flows {
             Frame::Refuse(refuse) if is_current && key.role == Role::Forward => {
                 self.pass_over(key, End::Refused(refuse.refusal), now);
             }
-            Frame::Reset(reset) => drop(self.end(key, End::ResetByPeer(reset.reason))),
+            Frame::Reset(reset) => {
+                let end = match reset.reason {
+                    ResetReason::Idle => End::Idle,
+                    reason => End::ResetByPeer(reason),
+                };
+                self.end(key, end);
+            }
             Frame::Skipped(_) => {}
             _ if !is_current => {}
             _ => drop(self.end(key, End::Violation)),
@@ -215,6 +224,15 @@ impl Flows {
         }
         if let Some(frame) = flow.out.pop_front() {
             return Some(frame);
+        }
+        // What is sent to a peer that refuses is lost, and the next one may take it.
+        if !flow.accepted
+            && flow
+                .client
+                .as_ref()
+                .is_some_and(|from| from.has_next(&key, &flow.service))
+        {
+            return None;
         }
         let peer = self.peers.get_mut(&key.peer)?;
         let datagram = flow.queue.pop([&mut peer.room, &mut self.all]);

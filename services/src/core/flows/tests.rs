@@ -92,7 +92,15 @@ impl Pair {
                     self.flows[side].handle_stream(key, StreamId(self.next));
                 }
                 Action::OpenStream(key) => self.flows[side].handle_stream_failed(key, self.now),
-                Action::CloseStream(_, stream) => self.close(stream.0, 1 - side),
+                Action::CloseStream(_, stream, reason) => {
+                    if let Some(reason) = reason
+                        && let Some([_, _]) = self.streams.get(&stream.0)
+                    {
+                        let reset = Frame::Reset(crate::wire::Reset { reason });
+                        self.frame(stream.0, 1 - side, reset);
+                    }
+                    self.close(stream.0, 1 - side);
+                }
                 Action::SendDatagram(peer, datagram) => {
                     assert_eq!(peer, self.peers[1 - side]);
                     self.quic += 1;
@@ -249,6 +257,76 @@ fn each_client_has_its_flow_and_one_without_datagrams_ends_after_its_idle_time()
             .iter()
             .all(|flows| flows.poll_timeout().is_none())
     );
+}
+
+#[test]
+fn a_flow_that_ends_at_its_service_ends_at_its_forward_and_the_next_datagram_makes_another_one() {
+    let mut pair = Pair::new(&Settings::default());
+    pair.path(Some(1200));
+    pair.client(1, b"a");
+    pair.run();
+    // The service waits for a shorter time than the forward.
+    pair.flows[1].handle_timeout(pair.now + 60 * SECOND);
+    pair.run();
+    assert!(pair.flows.iter().all(Flows::is_empty));
+    assert!(matches!(pair.ended[0][..], [(_, End::Idle)]));
+    pair.client(1, b"b");
+    pair.run();
+    assert_eq!(pair.payloads(1), [b"a", b"b"]);
+}
+
+#[test]
+fn a_forward_that_leads_elsewhere_keeps_the_flows_to_where_it_still_leads() {
+    let mut pair = Pair::new(&Settings::default());
+    let (peer, other) = (pair.peers[1], PeerId::random());
+    pair.client(1, b"a");
+    pair.run();
+    let to = |peers: &[PeerId]| -> Destinations {
+        let dns = peers.iter().map(|id| ("dns".parse().unwrap(), *id));
+        dns.collect()
+    };
+    pair.flows[0].handle_redirect(ForwardId(2), &to(&[other]));
+    pair.flows[0].handle_redirect(ForwardId(1), &to(&[other, peer]));
+    assert_eq!(pair.flows[0].len(), 1);
+    pair.flows[0].handle_redirect(ForwardId(1), &to(&[other]));
+    pair.run();
+    assert!(pair.flows.iter().all(Flows::is_empty));
+    assert!(matches!(pair.ended[0][..], [(_, End::Reset)]));
+}
+
+#[test]
+fn a_refusal_loses_no_datagram_that_the_next_destination_takes() {
+    let mut pair = Pair::new(&Settings::default());
+    let (peer, unused) = (pair.peers[1], "nosuch".parse().unwrap());
+    let from = |payload: &'static [u8]| FromClient {
+        id: client(1),
+        to: [
+            (ServiceName::clone(&unused), peer),
+            ("dns".parse().unwrap(), peer),
+        ]
+        .into(),
+        session: SessionId([1; 16]),
+        payload: Bytes::from_static(payload),
+    };
+    let first = pair.flows[0].handle_client(from(b"a"), pair.now).unwrap();
+    pair.flows[0].handle_client(from(b"b"), pair.now);
+    pair.flows[0].handle_stream(first, StreamId(99));
+    let open = pair.flows[0].poll_transmit(first, StreamId(99));
+    assert!(matches!(open, Some(Frame::Open(_))));
+    assert_eq!(
+        pair.flows[0].poll_transmit(first, StreamId(99)),
+        None,
+        "they wait"
+    );
+    let refuse = crate::wire::Refuse {
+        instance: 2,
+        refusal: Refusal::Unavailable,
+    };
+    // The stream of the action that the test has taken over.
+    pair.flows[0].poll_action();
+    pair.flows[0].handle_frame(first, StreamId(99), Frame::Refuse(refuse), pair.now);
+    pair.run();
+    assert_eq!(pair.payloads(1), [b"a", b"b"]);
 }
 
 #[test]
