@@ -50,7 +50,7 @@ fn variants(file: &str, start: &str) -> BTreeSet<String> {
     // Fields of a variant stand further to the right.
     let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
     let variants = lines.filter_map(|line| {
-        let end = [",", " {", "(Outcome),"];
+        let end = ["(Outcome),", ",", " {"];
         end.iter().find_map(|end| line.strip_suffix(end))
     });
     let variants = variants.filter(|name| name.chars().all(char::is_alphanumeric));
