@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT, and SIGHUP for a command without a configuration to reload: the first requests a graceful shutdown, a second ends the
-//! process at once.
+//! SIGTERM and SIGINT: the first requests a graceful shutdown, a second ends the process at once. SIGHUP does the same in a command that
+//! has no configuration to reload.
 //!
 //! A thread of its own waits for them. So a signal counts also while the program waits for a file, or for the reader of its output.
 

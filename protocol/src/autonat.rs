@@ -6,9 +6,9 @@
 //!    back on that connection ([`DialBack`]).
 //! 3. It answers with a [`Response`]: which address it was, and how far the dial came.
 //!
-//! Before it dials an address other than the one at which it sees the peer, a server of another make asks for 30 to 100 kB of data, so
-//! that a dial costs the asking peer more than the dialed host. The peer sends them. A p2pnode relay asks for none: it dials no such
-//! address.
+//! A server of another make may dial another address than the one at which it sees the peer. Before that it asks for 30 to 100 kB of
+//! data, so that a dial costs the asking peer more than the dialed host. The peer sends them. A p2pnode relay dials no such address, and
+//! asks for none.
 //!
 //! Each message is one protocol buffer in a [`varint`] frame.
 

@@ -30,6 +30,7 @@ mod source;
 pub mod stun;
 mod transport;
 pub mod upgrade;
+mod writes;
 
 pub use family::Family;
 pub use quote::{escape, escape_json, from_remote, quote, to_json};

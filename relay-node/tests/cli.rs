@@ -212,11 +212,20 @@ fn faults_of_access_are_told_with_the_line_of_the_file_of_revoked_tokens() {
 }
 
 #[test]
+fn a_control_socket_with_a_path_that_no_socket_can_have_is_a_fault_of_the_configuration() {
+    let home = Home::new();
+    let mut command = home.command();
+    command.env("RELAY_NODE_CONTROL_SOCKET", "d".repeat(108));
+    let ended = finished(command.arg("status").output().unwrap());
+    assert_eq!(ended.code, Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("at most 107"), "{}", ended.stderr);
+}
+
+#[test]
 fn status_without_a_relay_names_the_socket_and_the_remedy() {
     let home = Home::new();
     home.file("no.sock", "a file that is not a socket", 0o600);
-    let long = format!("{}/control.sock", "d".repeat(200));
-    for socket in ["missing.sock", "no.sock", "no/such/control.sock", &long] {
+    for socket in ["missing.sock", "no.sock", "no/such/control.sock"] {
         for args in [
             &["status"][..],
             &["status", "--json"],

@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    lab::{Site, WAN},
-    nat::RANGE,
+    lab::Site,
+    nat::{RANGE, WAN},
 };
 
 /// How often the router looks at the age of its mappings.

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     command::{load_rules, run},
-    lab::{Site, WAN},
-    nat::{Mapping, Policy},
+    lab::Site,
+    nat::{Mapping, Policy, WAN},
 };
 
 /// Where the addresses that [`Site::renumber`] hands out begin, in the last octet: far above those that the lab assigns.

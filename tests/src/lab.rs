@@ -28,15 +28,14 @@ use crate::{
     command::{load_rules, run},
     delay::{self, Link, Worker},
     host::Host,
-    nat::{NatKind, Policy},
+    nat::{NatKind, Policy, WAN},
     routable, sandbox,
 };
 
 const HOME_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
 /// What a carrier gives to its customers (RFC 6598).
 const CARRIER_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 24);
-/// The interface of a router towards the internet, and of one behind a carrier's router: patchbay's names.
-pub(crate) const WAN: &str = "ix";
+/// The interface of a router behind a carrier's router: patchbay's name.
 const WAN_BEHIND_CARRIER: &str = "wan";
 
 /// A lab. Its namespaces vanish when it is dropped; so do the processes in them.

@@ -10,6 +10,9 @@ use serde::Serialize;
 /// The source ports that `range-firewall` lets out, and that the nodes of the lab are configured with.
 pub const RANGE: RangeInclusive<u16> = 40000..=40050;
 
+/// The interface of a router towards the internet: patchbay's name.
+pub(crate) const WAN: &str = "ix";
+
 /// How many ports a sequential NAT gives before it begins again: what fits in one message of netlink.
 const SEQUENCE: u16 = 1_024;
 

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result};
 use patchbay::{Device, Ix, Router};
 
-use crate::{command::run, lab::WAN};
+use crate::{command::run, nat::WAN};
 
 /// The address in the place of one of patchbay's: of its exchange, or of its first public network.
 pub(crate) fn of(ip: Ipv4Addr) -> Ipv4Addr {

@@ -8,30 +8,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::{PeerId, core::Endpoint, multiaddr::Multiaddr};
+use libp2p::{PeerId, multiaddr::Multiaddr};
 use p2pnode_protocol::{Family, Reach, Transport};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
-use crate::{
-    net::{
-        addr::to_socket_addr,
-        budget::Budgets,
-        datagrams::Datagrams,
-        error::Error,
-        found::FoundSocket,
-        kin::Kin,
-        learned::Learned,
-        pool::{Exhausted, PoolCounts},
-        ports::{Claim, Lease},
-        punches::{PunchGuard, Punches, Remote},
-        range::PortRange,
-        record::Sockets,
-        shared::Shared,
-        socket::{self, Segments},
-        stun::StunClient,
-    },
-    tcp::auth::Offer,
+use crate::net::{
+    addr::to_socket_addr,
+    budget::Budgets,
+    datagrams::Datagrams,
+    error::Error,
+    found::FoundSocket,
+    kin::Kin,
+    learned::Learned,
+    pool::{Exhausted, PoolCounts},
+    ports::{Claim, Lease},
+    punches::{PunchGuard, Punches, Remote},
+    range::PortRange,
+    record::Sockets,
+    shared::Shared,
+    socket::{self, Segments},
+    stun::StunClient,
 };
 
 /// What a node reads of the transport that [`build`](crate::build) made, and the punches that it announces. Cheap to clone. Works
@@ -209,11 +206,9 @@ impl Handle {
         remote: SocketAddr,
     ) -> Result<PeerId, Error> {
         let transport = Transport::Tcp;
-        let upgrade = self.shared.identifying.tcp.get();
-        let upgrade = upgrade.ok_or(Error::TransportDisabled { transport })?;
-        let stream = libp2p::tcp::tokio::TcpStream(stream);
-        let connection = upgrade.apply(stream, remote, Endpoint::Dialer, Offer::Both);
-        Ok(connection.await?.0)
+        let identify = self.shared.identifying.tcp.get();
+        let identify = identify.ok_or(Error::TransportDisabled { transport })?;
+        identify(stream, remote).await
     }
 
     /// A TCP connection from the punch port to `remote`, alongside the port's listener. It ends with a reset, so that its 4-tuple is

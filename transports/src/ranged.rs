@@ -82,7 +82,7 @@ impl Ranged {
         let upgrade = Upgrade::new(keypair, tls, shared.budgets.clone())?;
         if config.tcp {
             // Nobody has set it before.
-            let _ = shared.identifying.tcp.set(upgrade.clone());
+            let _ = shared.identifying.tcp.set(upgrade.identify());
         }
         let mut this = Self {
             listeners: Listeners::new(quic.clone(), upgrade.clone(), config.tcp, None),

@@ -1,6 +1,6 @@
 //! The look at the network for what stands in the way of a dial.
 //!
-//! It is a part of the dial: it begins some seconds before the time of the dial is over, or when the dial ends earlier, and ends with that
+//! It is a part of the dial. It begins some seconds before the time of the dial is over, or when the dial ends earlier. It ends with that
 //! time. It does not begin earlier, since it takes ports that a search for ports needs.
 
 use std::{future::Future, pin::Pin, time::Duration};

@@ -18,7 +18,7 @@ mod services;
 mod so_far;
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     path::PathBuf,
     time::SystemTime,
 };
@@ -126,7 +126,7 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
             if !args.standalone && !args.node.describes_node() {
                 let (config, peer) = ask(&cli, Some(&args.peer))?;
                 let client = Client::new(&config.control_socket);
-                if let (Some(peer), true) = (peer, is_served(&client)?) {
+                if let (Some(peer), true) = (peer, query::is_served(&client)?) {
                     return dial_through(&client, &peer, args);
                 }
             }
@@ -148,16 +148,6 @@ pub fn execute(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
-/// Whether a node answers. If that cannot be seen, a node of its own does.
-fn is_served(client: &Client) -> anyhow::Result<bool> {
-    let is_served = command::block_on(async { Ok(client.is_served().await) })?;
-    Ok(is_served.unwrap_or_else(|error| {
-        // If stderr is closed, there is nowhere to report it.
-        let _ = writeln!(io::stderr(), "note: {error}; using a node of its own");
-        false
-    }))
-}
-
 /// Looks through the running node, unless there is none or a flag describes another one.
 fn check_network(cli: &Cli, args: &NetcheckArgs) -> anyhow::Result<Exit> {
     let flags = args.node.flags(cli.global.flags());
@@ -172,7 +162,7 @@ fn check_network(cli: &Cli, args: &NetcheckArgs) -> anyhow::Result<Exit> {
     };
     if !args.node.describes_node() {
         let client = Client::new(&config.control_socket);
-        if is_served(&client)? {
+        if query::is_served(&client)? {
             return command::block_on(netcheck::through(&client, wish));
         }
     }

@@ -1,11 +1,15 @@
 //! The commands that ask a running node: `status`, `why`, and `dial` if a node is running.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use libp2p::PeerId;
 use p2pnode_daemon::{
-    command::print,
+    command::{block_on, print},
     control::{self, ClientError, Form},
     exit::{Exit, Usage},
     signals::{Shutdown, Signal},
@@ -74,6 +78,16 @@ impl Asked {
         }
         refused(error)
     }
+}
+
+/// Whether a node answers. If that cannot be seen, a node of its own does.
+pub(super) fn is_served(client: &Client) -> anyhow::Result<bool> {
+    let is_served = block_on(async { Ok(client.is_served().await) })?;
+    Ok(is_served.unwrap_or_else(|error| {
+        // If stderr is closed, there is nowhere to report it.
+        let _ = writeln!(io::stderr(), "note: {error}; using a node of its own");
+        false
+    }))
 }
 
 /// Whether a peer may have this name.

@@ -21,8 +21,9 @@ use p2pnode_services::identity::address;
 
 use super::{
     cli::{Cli, ConnectArgs, ForwardArgs, MapArgs, MapProtocol, NodeArgs, ServeArgs, ServicesArgs},
-    is_served, map,
+    map,
     prepare::{prepare, usage},
+    query,
     service_output::Output,
     services::{self, By, Own},
 };
@@ -214,7 +215,7 @@ impl<'a> Doer<'a> {
             return Ok(doer);
         }
         let client = Client::new(&config.control_socket);
-        doer.running = is_served(&client)?.then_some(client);
+        doer.running = query::is_served(&client)?.then_some(client);
         Ok(doer)
     }
 

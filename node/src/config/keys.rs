@@ -93,7 +93,7 @@ impl Config {
             ),
             search: reader.one(
                 "punch.search",
-                "Whether to search for a pair of ports after a punch over QUIC has failed because of a symmetric NAT, or of a router that has taken an early packet. At most 3,000 \
+                "Whether to search for a pair of ports after a punch over QUIC has failed. Symmetric NATs cause that, and routers that take an early packet. At most 3,000 \
                  packets a series. auto: where that may find one. off: such peers stay relayed.",
                 &SEARCH,
                 "auto",

@@ -94,7 +94,7 @@ pub enum SearchOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoSearch {
-    /// Each side has one mapping for all destinations, and one of them has named no fresh ports: it is of an earlier version, or its
+    /// Each side has one mapping for all destinations, and one of them has named no fresh ports. It is of an earlier version, or its
     /// range has none.
     NotSymmetric,
     /// Both map by destination, and one of them to random ports: 54,000 packets a side find a pair in half of the searches.

@@ -20,7 +20,6 @@ use super::{
     Hub,
     driver::{Driver, Outcome},
     forwards::{Entry, ForwardError, Keeps, Shared},
-    hub::Wish,
     lines::{Report, Sink},
     listener::{Listener, Listening, Slot},
     local::Socket,
@@ -189,9 +188,11 @@ impl Hub {
         tracing::info!(own = tracing::field::Empty, listen = %shared.listen, to = shared.to(), "forwarding");
     }
 
-    fn wishes_of(&self, forward: &Forward) -> Vec<Wish> {
+    fn wishes_of(&self, forward: &Forward) -> Vec<Box<dyn Keeps>> {
         let peers = forward.to.iter().map(|(_, peer)| *peer);
-        peers.map(|peer| self.wish(peer)).collect()
+        peers
+            .map(|peer| Box::new(self.wish(peer)) as Box<dyn Keeps>)
+            .collect()
     }
 
     /// Ends a forward and its sessions.

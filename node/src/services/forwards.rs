@@ -13,7 +13,7 @@ use std::{
 use libp2p::PeerId;
 use p2pnode_services::config::{Address, Forward, Listen, What};
 
-use super::{hub::Wish, lines::Sink, running::lock};
+use super::{lines::Sink, running::lock};
 
 /// What something keeps by its existence.
 pub(super) trait Keeps: Debug + Send + Sync {}
@@ -31,7 +31,7 @@ pub(super) struct Entry {
     pub(super) shared: Arc<Shared>,
     pub(super) is_configured: bool,
     /// Paths to its peers are kept.
-    pub(super) wishes: Vec<Wish>,
+    pub(super) wishes: Vec<Box<dyn Keeps>>,
     /// What takes clients, or datagrams.
     pub(super) _listener: Box<dyn Keeps>,
 }

@@ -245,7 +245,7 @@ struct Direction {
     /// Something was written that may wait to be sent.
     is_unflushed: bool,
     is_read: bool,
-    /// Its end is to be told from a reset.
+    /// Its end is to be distinguished from a reset.
     is_ending: bool,
     is_over: bool,
 }

@@ -6,19 +6,7 @@ use std::{
 };
 
 use libp2p::PeerId;
-use p2pnode_services::{
-    config::ServiceName,
-    wire::{Open, Refusal},
-};
-use p2pnode_transports::Transport;
-
-use super::{
-    Hub,
-    hub::State as HubState,
-    lines::{Line, Report, SessionReport, State},
-    report::log,
-    running::{OTHER, On},
-};
+use p2pnode_services::config::ServiceName;
 
 /// How often a peer is named at a service.
 const NAMED: Duration = Duration::from_secs(60);
@@ -32,7 +20,12 @@ pub(super) struct Refusals(BTreeMap<(PeerId, Option<ServiceName>), Instant>);
 
 impl Refusals {
     /// Whether the peer is to be named.
-    fn handle(&mut self, peer: PeerId, service: Option<ServiceName>, now: Instant) -> bool {
+    pub(super) fn handle(
+        &mut self,
+        peer: PeerId,
+        service: Option<ServiceName>,
+        now: Instant,
+    ) -> bool {
         let key = (peer, service);
         let is_recent = |at: &Instant| now.saturating_duration_since(*at) < NAMED;
         if self.0.get(&key).is_some_and(is_recent) {
@@ -46,58 +39,6 @@ impl Refusals {
         }
         self.0.insert(key, now);
         true
-    }
-}
-
-impl Hub {
-    /// A peer was refused a session. The caller learns little of it, so this node says why.
-    pub(super) fn refused(&self, peer: PeerId, open: &Open, refusal: Refusal, on: Option<On>) {
-        let mut state = self.state();
-        let HubState {
-            offers, refusals, ..
-        } = &mut *state;
-        let offered = offers.get(&open.service).cloned();
-        // Other names are a peer's word.
-        let named = offered.as_ref().map(|offered| offered.service.name.clone());
-        let is_named = refusals.handle(peer, named.clone(), Instant::now());
-        drop(state);
-        let counted = named.as_ref().map_or(OTHER, ServiceName::as_str);
-        self.metrics().opening("service", counted, "refused");
-        if !is_named {
-            return;
-        }
-        let report = SessionReport {
-            state: State::Refused,
-            session: open.session.to_string(),
-            role: "service".to_owned(),
-            service: open.service.to_string(),
-            peer,
-            client: open.client.map(|(client, _)| client),
-            kind: on.map(|on| on.kind),
-            transport: on.and_then(|on: On| -> Option<Transport> { on.transport }),
-            bytes_in: 0,
-            bytes_out: 0,
-            reason: Some(why(refusal, named.is_some()).to_owned()),
-        };
-        log(&report);
-        if let Some(sink) = offered.and_then(|offered| offered.sink.clone()) {
-            // A reader that is a whole channel behind, or gone, loses it.
-            let _ = sink.try_send(Line::from(Report::Session(Box::new(report))));
-        }
-    }
-}
-
-fn why(refusal: Refusal, is_offered: bool) -> &'static str {
-    match refusal {
-        Refusal::Unavailable if is_offered => "`allow` of the service does not name the peer",
-        Refusal::Unavailable => "this node has no such service",
-        Refusal::Busy => {
-            "there are as many sessions of the peer, or of all, as may be, or too many were opened lately"
-        }
-        Refusal::TakesDatagrams => "the service takes datagrams, and the peer opened a stream",
-        Refusal::TakesStreams => "the service takes streams, and the peer sent datagrams",
-        Refusal::UnknownSession => "an earlier process of the peer has opened it",
-        Refusal::Stale | Refusal::Malformed | Refusal::Other => "the opening makes no sense",
     }
 }
 

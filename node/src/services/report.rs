@@ -1,14 +1,18 @@
 //! What happens to sessions, for commands, the log and metrics.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use libp2p::swarm::ConnectionId;
-use p2pnode_services::{core::session::End, wire::ResetReason};
+use libp2p::{PeerId, swarm::ConnectionId};
+use p2pnode_services::{
+    config::ServiceName,
+    core::session::End,
+    wire::{Open, Refusal, ResetReason},
+};
 
 use super::{
     Hub,
     lines::{Ended, Line, Report, SessionReport, State, reason, role},
-    running::{On, Running},
+    running::{OTHER, On, Running},
 };
 
 /// What has happened to a session.
@@ -149,5 +153,54 @@ pub(super) fn log(report: &SessionReport) {
         (State::Opened | State::Closed | State::Refused, None) => {
             tracing::debug!(%peer, session, role, service, kind, state = report.state.name(), "session");
         }
+    }
+}
+
+impl Hub {
+    /// A peer was refused a session. The caller learns little of it, so this node says why.
+    pub(super) fn refused(&self, peer: PeerId, open: &Open, refusal: Refusal, on: Option<On>) {
+        let mut state = self.state();
+        let offered = state.offers.get(&open.service).cloned();
+        // Other names are a peer's word.
+        let named = offered.as_ref().map(|offered| offered.service.name.clone());
+        let is_named = state.refusals.handle(peer, named.clone(), Instant::now());
+        drop(state);
+        let counted = named.as_ref().map_or(OTHER, ServiceName::as_str);
+        self.metrics().opening("service", counted, "refused");
+        if !is_named {
+            return;
+        }
+        let report = SessionReport {
+            state: State::Refused,
+            session: open.session.to_string(),
+            role: "service".to_owned(),
+            service: open.service.to_string(),
+            peer,
+            client: open.client.map(|(client, _)| client),
+            kind: on.map(|on| on.kind),
+            transport: on.and_then(|on| on.transport),
+            bytes_in: 0,
+            bytes_out: 0,
+            reason: Some(why(refusal, named.is_some()).to_owned()),
+        };
+        log(&report);
+        if let Some(sink) = offered.and_then(|offered| offered.sink.clone()) {
+            // A reader that is a whole channel behind, or gone, loses it.
+            let _ = sink.try_send(Line::from(Report::Session(Box::new(report))));
+        }
+    }
+}
+
+fn why(refusal: Refusal, is_offered: bool) -> &'static str {
+    match refusal {
+        Refusal::Unavailable if is_offered => "`allow` of the service does not name the peer",
+        Refusal::Unavailable => "this node has no such service",
+        Refusal::Busy => {
+            "there are as many sessions of the peer, or of all, as may be, or too many were opened lately"
+        }
+        Refusal::TakesDatagrams => "the service takes datagrams, and the peer opened a stream",
+        Refusal::TakesStreams => "the service takes streams, and the peer sent datagrams",
+        Refusal::UnknownSession => "an earlier process of the peer has opened it",
+        Refusal::Stale | Refusal::Malformed | Refusal::Other => "the opening makes no sense",
     }
 }

@@ -163,7 +163,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
 }
 
 impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<C> {
-    p2pnode_transports::writes_to!(stream);
+    p2pnode_protocol::writes_to!(stream);
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! A quarter is kept for floors: each session may always hold [`FLOOR`] bytes. The rest is shared by what is free of it. A
 //! session may hold a quarter of that, and the sessions of one peer as much as that.
 //!
-//! What a session holds beyond its first window comes out of one half of the shared part: a session may hold a half of what is
-//! free there, and the sessions of one peer as much as that. So sessions that were fast and whose readers stopped leave others
+//! What a session holds beyond its first window comes out of one half of the shared part. A session may hold a half of what is
+//! free there, and so may the sessions of one peer together. So sessions that were fast and whose readers stopped leave others
 //! their first window. What they hold cannot be taken back: their senders have read it.
 //!
 //! Counters are atomic, since sessions run on several threads. The sum is exact; the shares may be off by what others take in

@@ -27,4 +27,3 @@ pub(crate) mod sock_diag;
 pub(crate) mod socket;
 pub(crate) mod stun;
 pub(crate) mod stun_socket;
-mod writes;

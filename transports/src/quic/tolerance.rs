@@ -1,9 +1,9 @@
-//! CUBIC that tells losses of a path from those of a full queue, while a connection carries datagrams.
+//! CUBIC that distinguishes losses of a path from those of a full queue, while a connection carries datagrams.
 //!
-//! CUBIC slows down at each loss. A path that loses 1 % of its packets by itself, as radio links do, then carries some 7 Mbit/s at a
-//! round trip of 20 ms, and datagrams cannot be sent later. So while a connection carries datagrams, a loss counts as congestion if
-//! more than [`PERCENT`] of the last packets are lost, as in BBR's third version, or if the round trip has grown, as in TCP Veno. Without
-//! datagrams it is plain CUBIC. Decision 0713.
+//! CUBIC slows down at each loss. Radio links lose 1 % of the packets by themselves. At a round trip of 20 ms they then carry some
+//! 7 Mbit/s, and datagrams cannot be sent later. So while a connection carries datagrams, few losses are no congestion. More than
+//! [`PERCENT`] of the last packets are, as in BBR's third version, or a round trip that has grown, as in TCP Veno. Without datagrams it
+//! is plain CUBIC. Decision 0713.
 
 use std::{
     any::Any,

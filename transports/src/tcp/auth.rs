@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures::{
-    AsyncRead, AsyncWrite, FutureExt,
+    AsyncRead, AsyncWrite, FutureExt, TryFutureExt as _,
     future::{self, BoxFuture},
 };
 use futures_rustls::TlsStream;
@@ -46,6 +46,7 @@ use crate::{
         closed::causes,
         connection::Connection,
         error::{Error, chain},
+        identify::IdentifyTcp,
         proposals::LimitedProposals,
     },
     tls::Tls,
@@ -117,6 +118,16 @@ impl Upgrade {
             tls,
             noise,
             budgets,
+        })
+    }
+
+    /// The handshake of a dialer, for the id of who answers alone.
+    pub(crate) fn identify(&self) -> IdentifyTcp {
+        let upgrade = self.clone();
+        Arc::new(move |stream, remote| {
+            let stream = libp2p::tcp::tokio::TcpStream(stream);
+            let connection = upgrade.apply(stream, remote, Endpoint::Dialer, Offer::Both);
+            connection.map_ok(|(peer, _)| peer).boxed()
         })
     }
 

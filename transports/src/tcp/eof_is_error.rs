@@ -33,5 +33,5 @@ impl<S: AsyncRead + Unpin> AsyncRead for EofIsError<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for EofIsError<S> {
-    crate::writes_to!(0);
+    p2pnode_protocol::writes_to!(0);
 }

@@ -109,7 +109,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReadBuffer<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for ReadBuffer<S> {
-    crate::writes_to!(inner);
+    p2pnode_protocol::writes_to!(inner);
 }
 
 #[cfg(test)]

@@ -269,7 +269,7 @@ impl AsyncRead for YamuxStream {
 }
 
 impl AsyncWrite for YamuxStream {
-    crate::writes_to!(inner);
+    p2pnode_protocol::writes_to!(inner);
 }
 
 /// What yamux reads from: [frames](https://github.com/hashicorp/yamux/blob/master/spec.md), each with a header of this many bytes.
@@ -363,7 +363,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
 }
 
 impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<C> {
-    crate::writes_to!(inner);
+    p2pnode_protocol::writes_to!(inner);
 }
 
 impl UpgradeInfo for Yamux {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cargo;
 
 /// Enums whose variants are printed in snake case.
-const VARIANTS: [(&str, &str); 10] = [
+const VARIANTS: [(&str, &str); 9] = [
     ("node/src/punch/record.rs", "pub enum Reason {"),
     ("node/src/punch/record.rs", "pub enum CandidateOutcome {"),
     ("node/src/core/event.rs", "pub enum LossCause {"),
@@ -19,15 +19,12 @@ const VARIANTS: [(&str, &str); 10] = [
     ("node/src/core/netcheck/report.rs", "pub(crate) enum Id {"),
     ("node/src/core/search_report.rs", "pub enum NoSearch {"),
     ("node/src/core/netcheck/nat.rs", "pub(crate) enum Kind {"),
-    (
-        "node/src/core/netcheck/report.rs",
-        "pub(crate) enum PeerClass {",
-    ),
     ("node/src/core/event.rs", "pub enum Event {"),
 ];
 
 /// Functions whose arms give the names.
-const ARMS: [(&str, &str); 3] = [
+const ARMS: [(&str, &str); 4] = [
+    ("node/src/core/netcheck/report.rs", "enum PeerClass {"),
     ("node/src/core/admission/refused.rs", "enum Refused {"),
     (
         "node/src/observe/metrics/labels.rs",
@@ -72,7 +69,7 @@ fn arms(file: &str, start: &str) -> BTreeSet<String> {
     let body = after(file, start);
     let names = body.split("=> \"").skip(1);
     names
-        .map(|rest| rest.split('"').next().unwrap().to_owned())
+        .map(|rest| rest.split('"').next().unwrap().replace('-', "_"))
         .collect()
 }
 
@@ -95,7 +92,7 @@ fn every_name_that_the_programs_print_has_an_entry_and_no_entry_is_of_another() 
     }
     for (file, start) in ARMS {
         let names = arms(file, start);
-        assert!(names.len() > 7, "{file}: {names:?}");
+        assert!(names.len() > 4, "{file}: {names:?}");
         printed.extend(names);
     }
     let entries: BTreeSet<_> = explain::entries()

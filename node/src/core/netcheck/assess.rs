@@ -7,10 +7,11 @@ use p2pnode_transports::{Family, Transport};
 use super::{
     Allocation, Check, Facts, Filtering, Id, Kind, Leg, Lifetime, Mapping, Nat, Nat64,
     NetcheckEvent, PathFacts, Report, Status,
+    facts::{KEPT_ALIVE, LEAST_PAYLOAD},
     host::host,
     mapping::mappings,
     nat::AllocationKind,
-    range::{gets_out, range},
+    range::range,
     relay::{came, legs, of_relay, takes_short, udp},
     report::{check, of_path},
     verdict::verdict,
@@ -24,14 +25,8 @@ const CLOCK_OK_MS: u64 = 5_000;
 /// Beyond this, reservations and tokens suffer.
 const CLOCK_BAD_MS: u64 = 60_000;
 
-/// The payload that QUIC needs.
-pub(super) const LEAST_PAYLOAD: u16 = 1200;
-
 /// The longest that is tried: what IPv6 leaves of 1,500 bytes. quinn looks no further.
 pub(crate) const FULL_PAYLOAD: u16 = 1452;
-
-/// Connections are kept alive at least this often, in seconds.
-pub(super) const KEPT_ALIVE: u32 = 15;
 
 /// What `facts` mean.
 pub(crate) fn assess(facts: &Facts) -> Report {
@@ -43,7 +38,7 @@ pub(crate) fn assess(facts: &Facts) -> Report {
         .collect();
     checks.extend(udp(facts));
     let paths = facts.paths.iter();
-    let shows = paths.filter(|path| came(path, facts) || gets_out(path));
+    let shows = paths.filter(|path| came(path, facts) || path.gets_out());
     let shows: Vec<&PathFacts> = shows.collect();
     checks.extend(shows.iter().filter_map(|path| range(path, facts)));
     let answered = shows.into_iter().filter(|path| came(path, facts));

@@ -11,6 +11,12 @@ use p2pnode_transports::{Exhausted, Family, PortRange, Transport};
 
 use crate::{config::Rotate, core::mappings::Claim};
 
+/// The payload that QUIC needs.
+pub(super) const LEAST_PAYLOAD: u16 = 1200;
+
+/// Connections are kept alive at least this often, in seconds.
+pub(super) const KEPT_ALIVE: u32 = 15;
+
 /// All that was seen.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
@@ -186,6 +192,11 @@ pub(crate) struct PathFacts {
 }
 
 impl PathFacts {
+    /// Whether a sampled port gets out.
+    pub(super) fn gets_out(&self) -> bool {
+        self.sample.iter().any(|(_, mapped)| mapped.is_some())
+    }
+
     pub(crate) const fn new(transport: Transport, family: Family) -> Self {
         Self {
             transport,

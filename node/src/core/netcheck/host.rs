@@ -2,7 +2,7 @@
 
 use p2pnode_transports::PortRange;
 
-use super::{Check, Facts, HostFacts, Id, Nat64, Status, assess::KEPT_ALIVE, report::check};
+use super::{Check, Facts, HostFacts, Id, Nat64, Status, facts::KEPT_ALIVE, report::check};
 use crate::{config::Rotate, core::finding::Remedy};
 
 pub(super) fn host(facts: &Facts) -> Check {

@@ -7,11 +7,6 @@ use super::{
 };
 use crate::core::finding::Remedy;
 
-/// Whether a sampled port gets out.
-pub(super) fn gets_out(path: &PathFacts) -> bool {
-    path.sample.iter().any(|(_, mapped)| mapped.is_some())
-}
-
 pub(super) fn range(path: &PathFacts, facts: &Facts) -> Option<Check> {
     let range = facts.range;
     let (mut out, mut blocked) = (Vec::new(), Vec::new());

@@ -3,7 +3,7 @@
 use p2pnode_transports::Transport;
 
 use super::{
-    Answer, Check, Facts, Id, Leg, PathFacts, RelayFacts, Status, assess::LEAST_PAYLOAD, range,
+    Answer, Check, Facts, Id, Leg, PathFacts, RelayFacts, Status, facts::LEAST_PAYLOAD,
     report::check,
 };
 use crate::core::finding::Remedy;
@@ -115,7 +115,7 @@ fn unreachable(relay: &RelayFacts, facts: &Facts) -> Remedy {
     }
     let is_blocked = |path: &PathFacts| {
         let of = |leg: &Leg| (leg.transport, leg.family) == (path.transport, path.family);
-        relay.legs.iter().any(of) && !came(path, facts) && range::gets_out(path)
+        relay.legs.iter().any(of) && !came(path, facts) && path.gets_out()
     };
     match facts.paths.iter().any(is_blocked) {
         true => Remedy::range_blocked(facts.range),
@@ -126,7 +126,7 @@ fn unreachable(relay: &RelayFacts, facts: &Facts) -> Remedy {
 pub(super) fn udp(facts: &Facts) -> Option<Check> {
     let over = |transport: Transport| legs(facts).filter(move |leg| leg.transport == transport);
     over(Transport::Quic).next()?;
-    let others = |path: &PathFacts| path.transport == Transport::Quic && range::gets_out(path);
+    let others = |path: &PathFacts| path.transport == Transport::Quic && path.gets_out();
     // Of one relay and family: another relay may only be away.
     let beside = |of: &RelayFacts, is_it: fn(&Answer) -> bool| {
         let is_silent =

@@ -5,7 +5,10 @@ use std::time::Instant;
 use libp2p::PeerId;
 use p2pnode_protocol::port_search::{FRESH, Side};
 
-use super::searches::{HOUR, Phase, SAMPLED, Searches, Step};
+use super::{
+    rests::HOUR,
+    searches::{Phase, SAMPLED, Searches, Step},
+};
 
 /// The most of these searches in an hour, for all peers together.
 const PER_HOUR: usize = 600;

@@ -8,7 +8,8 @@ use std::{
 use libp2p::PeerId;
 
 use super::{
-    searches::{HOUR, Look, SAMPLED, Searches, Step},
+    rests::HOUR,
+    searches::{Look, SAMPLED, Searches, Step},
     side::{Sample, side},
 };
 

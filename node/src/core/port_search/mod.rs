@@ -20,8 +20,9 @@ mod side;
 
 pub(crate) use self::{
     aging::Aging,
+    pairs::Hop,
     plan::{Begin, Does},
-    search::{Action, Counts, Ended, Hop, Search, Socket},
+    search::{Action, Counts, Ended, Search, Socket},
     searches::{Ask, Searches, Step},
     side::Sample,
 };

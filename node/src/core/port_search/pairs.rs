@@ -1,14 +1,12 @@
 //! Packets between pairs of known ports. Their sockets have sent to nobody but the relay.
 //!
-//! A router that accepts or answers a packet that nobody has asked for takes its 4-tuple, and the packet that its own host sends later
-//! leaves from another port. So in each pair one side opens its NAT first, with packets that end on the way. The other side's
+//! A router may accept or answer a packet that nobody has asked for. The router then takes the 4-tuple, and the packet that its own host
+//! sends later leaves from another port. So in each pair one side opens its NAT first, with packets that end on the way. The other side's
 //! packets then pass. The pairs differ in who opens, and how far the openings go, since nobody knows which router accepts.
 
 use std::time::{Duration, Instant};
 
 use p2pnode_protocol::port_search::Part;
-
-use super::search::Hop;
 
 /// Openings of a pair. Packets that go all the way follow, for a NAT that is further away.
 const OPENINGS: u32 = 3;
@@ -19,6 +17,17 @@ const REPEAT: Duration = Duration::from_millis(200);
 
 /// How much later the side that answers sends to the other one's openings: its answer is under way for as long.
 const LATER: Duration = Duration::from_millis(500);
+
+/// How far a packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hop {
+    /// Through this side's NATs, and not to the remote's.
+    Near,
+    /// Through the first NAT of this side alone, where the remote's is so near that the others would arrive.
+    Next,
+    /// All the way.
+    All,
+}
 
 /// What one side sends.
 #[derive(Debug)]

@@ -4,15 +4,12 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
-use super::searches::{Active, HOUR};
 use crate::core::search_report::{NoSearch, SearchOutcome};
 
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+
 /// After the first search without a pair, the second, and each that follows.
-pub(super) const RESTS: [Duration; 3] = [
-    Duration::from_secs(60),
-    Duration::from_secs(600),
-    Duration::from_secs(3_600),
-];
+pub(super) const RESTS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(600), HOUR];
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rest {
@@ -22,19 +19,18 @@ pub(super) struct Rest {
     pub(super) relay: Option<PeerId>,
 }
 
-impl Active {
-    /// How long the peer rests after this end of the search, and how many searches in a row have then failed.
-    pub(super) fn rest(
-        &self,
+impl Rest {
+    /// How long the peer rests after this end of a search, and how many searches in a row have then failed. `is_easy`: it was one over
+    /// fresh ports.
+    pub(super) fn after(
+        is_easy: bool,
         outcome: SearchOutcome,
         reason: Option<NoSearch>,
         rung: usize,
     ) -> (Duration, usize) {
         match outcome {
             // Fresh ports have cost a handful of packets.
-            SearchOutcome::Found | SearchOutcome::Needless if self.easy.is_some() => {
-                (Duration::ZERO, 0)
-            }
+            SearchOutcome::Found | SearchOutcome::Needless if is_easy => (Duration::ZERO, 0),
             SearchOutcome::Found | SearchOutcome::Needless => (RESTS[0], 0),
             // There may be fresh ports later.
             SearchOutcome::NotTried if reason == Some(NoSearch::NotSymmetric) => (RESTS[1], 0),

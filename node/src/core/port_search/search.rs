@@ -10,7 +10,7 @@ use p2pnode_protocol::port_search::{Key, Kind, PROBE, Part, Ports, Probe};
 
 use super::{
     budget::Budget,
-    pairs::Pairs,
+    pairs::{Hop, Pairs},
     plan::{Does, Plan, nth_after},
 };
 
@@ -43,17 +43,6 @@ pub(crate) enum Socket {
     Punch,
     /// One that was opened for the search.
     Opened(u16),
-}
-
-/// How far a packet goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hop {
-    /// Through this side's NATs, and not to the remote's.
-    Near,
-    /// Through the first NAT of this side alone, where the remote's is so near that the others would arrive.
-    Next,
-    /// All the way.
-    All,
 }
 
 /// What is to be done.

@@ -10,7 +10,7 @@ use p2pnode_protocol::port_search::{Key, Nonce, Offer, Part, Ports, Side};
 
 use super::{
     plan::{Begin, Plan},
-    rests::{RESTS, Rest},
+    rests::{HOUR, RESTS, Rest},
     search::{Counts, Ended},
     side::{Sample, confidence, fresh, next_side, side},
 };
@@ -18,7 +18,6 @@ use crate::core::search_report::{NoSearch, PortClass, SearchClass, SearchOutcome
 
 /// The most searches of a node in an hour, for all peers together: 36,000 packets.
 const PER_HOUR: usize = 12;
-pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A relay has seen the range within this, and the peer has answered within that.
 pub(super) const SAMPLED: Duration = Duration::from_secs(5);
@@ -441,7 +440,7 @@ impl Searches {
         };
         let peer = active.peer;
         let rung = self.rests.get(&peer).map_or(0, |rest| rest.rung);
-        let (rest, next) = active.rest(outcome, reason, rung);
+        let (rest, next) = Rest::after(active.easy.is_some(), outcome, reason, rung);
         let again = next > 0 && active.asks;
         let confidence = self.sample.as_ref().map(|(_, sample)| confidence(sample));
         if outcome == SearchOutcome::NotFound && active.easy.is_none() && !active.moves {

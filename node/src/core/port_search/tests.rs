@@ -18,8 +18,9 @@ use nat::{Kind, Nat, PUNCH, port_of, socket_of};
 
 use super::{
     NoSearch,
+    pairs::Hop,
     plan::Plan,
-    search::{Action, Ended, Hop, Search, Socket},
+    search::{Action, Ended, Search, Socket},
     side::Sample,
 };
 

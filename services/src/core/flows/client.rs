@@ -5,7 +5,6 @@ use std::{net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use libp2p::PeerId;
 
-use super::{End, FlowKey, Flows};
 use crate::{config::ServiceName, wire::SessionId};
 
 /// A forward that listens for datagrams, numbered by the task that drives the flows.
@@ -32,8 +31,8 @@ pub(super) struct Client {
 
 impl Client {
     /// Whether another destination follows that of this flow.
-    pub(super) fn has_next(&self, key: &FlowKey, service: &ServiceName) -> bool {
-        let is_last = |(name, peer): &(ServiceName, PeerId)| name == service && *peer == key.peer;
+    pub(super) fn has_next(&self, of: &PeerId, service: &ServiceName) -> bool {
+        let is_last = |(name, peer): &(ServiceName, PeerId)| name == service && peer == of;
         !self.to.last().is_none_or(is_last)
     }
 }
@@ -52,27 +51,4 @@ pub struct FromClient {
     pub session: SessionId,
     /// The datagram.
     pub payload: Bytes,
-}
-
-impl Flows {
-    /// The forward is gone, and its flows with it.
-    pub fn handle_forward_gone(&mut self, forward: ForwardId) {
-        let of_forward = self.clients.iter().filter(|(id, _)| id.forward == forward);
-        for key in of_forward.map(|(_, key)| *key).collect::<Vec<_>>() {
-            self.end(key, End::Reset);
-        }
-    }
-
-    /// The forward leads to `to` from now on. Its other flows end.
-    pub fn handle_redirect(&mut self, forward: ForwardId, to: &Destinations) {
-        let of_forward = self.clients.iter().filter(|(id, _)| id.forward == forward);
-        for key in of_forward.map(|(_, key)| *key).collect::<Vec<_>>() {
-            let flow = self.flows.get_mut(&key).expect("a client has its flow");
-            let stays = to.contains(&(flow.service.clone(), key.peer));
-            match &mut flow.client {
-                Some(client) if stays => client.to = Arc::clone(to),
-                _ => drop(self.end(key, End::Reset)),
-            }
-        }
-    }
 }

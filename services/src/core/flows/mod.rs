@@ -6,7 +6,7 @@
 //! 4. A flow without a datagram for its idle time ends. `RESET` says so to the other side, so that the next datagram makes another flow.
 //!
 //! A peer that refuses, or to which no stream can be opened, is passed over for [`PASSED_OVER`]. The flow goes on at the next
-//! peer of its forward, with the datagrams that wait: none is sent before the acceptance as long as there is a next one.
+//! peer of its forward, with the datagrams that wait. As long as there is a next peer, no datagram is sent before the acceptance.
 //!
 //! Each flow has a short queue for its stream. What its queues hold is bounded for each peer and for all.
 

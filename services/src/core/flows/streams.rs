@@ -5,11 +5,14 @@
     reason = "of fourteen frames few belong in a state, and a new one belongs in none"
 )]
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use libp2p::PeerId;
 
-use super::{Action, End, Flow, FlowKey, Flows, Role};
+use super::{Action, Destinations, End, Flow, FlowKey, Flows, ForwardId, Role};
 use crate::{
     core::session::StreamId,
     wire::{
@@ -19,6 +22,27 @@ use crate::{
 };
 
 impl Flows {
+    /// The forward is gone, and its flows with it.
+    pub fn handle_forward_gone(&mut self, forward: ForwardId) {
+        let of_forward = self.clients.iter().filter(|(id, _)| id.forward == forward);
+        for key in of_forward.map(|(_, key)| *key).collect::<Vec<_>>() {
+            self.end(key, End::Reset);
+        }
+    }
+
+    /// The forward leads to `to` from now on. Its other flows end.
+    pub fn handle_redirect(&mut self, forward: ForwardId, to: &Destinations) {
+        let of_forward = self.clients.iter().filter(|(id, _)| id.forward == forward);
+        for key in of_forward.map(|(_, key)| *key).collect::<Vec<_>>() {
+            let flow = self.flows.get_mut(&key).expect("a client has its flow");
+            let stays = to.contains(&(flow.service.clone(), key.peer));
+            match &mut flow.client {
+                Some(client) if stays => client.to = Arc::clone(to),
+                _ => drop(self.end(key, End::Reset)),
+            }
+        }
+    }
+
     /// A peer that may use the service opens a flow. `Err` is the refusal, which goes on the stream.
     ///
     /// # Errors
@@ -230,7 +254,7 @@ impl Flows {
             && flow
                 .client
                 .as_ref()
-                .is_some_and(|from| from.has_next(&key, &flow.service))
+                .is_some_and(|from| from.has_next(&key.peer, &flow.service))
         {
             return None;
         }

@@ -1,3 +1,5 @@
+//! Streams that pass on what is written.
+
 /// What is written goes on to a field unchanged: the body of an `impl AsyncWrite` for a stream that looks at what is read.
 #[macro_export]
 macro_rules! writes_to {
