@@ -40,8 +40,11 @@ struct Running {
 
 impl Running {
     fn start(stuck: Option<&str>) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        // Whoever runs the tests may ignore SIGHUP, as `nohup` does, and children inherit that.
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal=HUP")
+            .arg(std::env::current_exe().unwrap())
             .args(["--exact", "child", "--ignored", "--nocapture"])
             .stdout(Stdio::piped());
         if let Some(stuck) = stuck {
