@@ -103,6 +103,18 @@ impl Handle {
         socket::source_ip(remote).ok()
     }
 
+    /// Whether this host has a route to `remote`. Sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the system says if that cannot be seen, because too many files are open.
+    pub fn has_route(&self, remote: IpAddr) -> io::Result<bool> {
+        match socket::source_ip(remote) {
+            Err(error) if socket::is_out_of_files(&error) => Err(error),
+            source => Ok(source.is_ok()),
+        }
+    }
+
     /// Begins dials that lead only to addresses within `reach`, also where they dial a name; `None` is no limit. What `begin` has
     /// not begun when it returns is not limited.
     pub fn dial_within<T>(&self, reach: Option<Reach>, begin: impl FnOnce() -> T) -> T {

@@ -157,7 +157,15 @@ impl Ranged {
         }
         // Before the dial, not from its error: without a route TCP fails as if its 4-tuple were in use.
         let source =
-            socket::source_ip(remote.ip()).map_err(|reason| Error::NoRoute { remote, reason })?;
+            socket::source_ip(remote.ip()).map_err(|reason| {
+                match socket::is_out_of_files(&reason) {
+                    true => Error::Io {
+                        context: format!("cannot look for a route to {remote}"),
+                        source: reason,
+                    },
+                    false => Error::NoRoute { remote, reason },
+                }
+            })?;
         if !self.is_open(transport, family)
             && let Some(error) = self.open_missing().remove(&(transport, family))
         {

@@ -1,6 +1,7 @@
 //! Sockets with options that libp2p does not set: the only code here that uses socket2.
 
 use p2pnode_protocol::Family;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::{
     io,
@@ -208,6 +209,14 @@ pub(crate) fn source_ip(remote: IpAddr) -> io::Result<IpAddr> {
     // Any port but 0 does.
     socket.connect(SocketAddr::new(remote, 9))?;
     Ok(socket.local_addr()?.ip())
+}
+
+/// Whether this process, or the host, may open no more files.
+pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
 }
 
 #[cfg(test)]

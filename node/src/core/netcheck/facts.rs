@@ -118,6 +118,8 @@ pub(crate) enum Answer {
     NoRoute,
     /// This host has no socket to send from: why.
     NoSocket(String),
+    /// This process may open no more files.
+    NoFiles,
     /// The name of the relay was not resolved: why.
     Unresolved(String),
 }
@@ -137,6 +139,11 @@ impl Answer {
             (None, Some(rtt)) => Self::Unproved(rtt),
             (None, None) => Self::Silent,
         }
+    }
+
+    /// Whether nothing was sent, for a reason of this host.
+    pub(crate) const fn is_of_this_host(&self) -> bool {
+        matches!(self, Self::NoRoute | Self::NoSocket(_) | Self::NoFiles)
     }
 
     /// Whether the relay is there.

@@ -28,7 +28,14 @@ impl Report {
             ];
             let why = self.first_of(&why);
             let relay = self.checks.iter().find(|check| check.id == Id::Relay)?;
-            let lost = || of(relay, FindingId::RelayUnreachable, "no relay answers");
+            let text = match relay.remedy.as_ref().map(|remedy| remedy.id.as_str()) {
+                Some("wrong_peer") => "another peer answers for the relay",
+                Some(
+                    "no_route" | "no_socket" | "open_files" | "exhausted" | "privileged_ports",
+                ) => "this host asks no relay",
+                Some(_) | None => "no relay answers",
+            };
+            let lost = || of(relay, FindingId::RelayUnreachable, text);
             return Some(why.unwrap_or_else(lost));
         }
         // A peer that is off, or that does not punch, is not a matter of the network.

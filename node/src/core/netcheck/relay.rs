@@ -74,6 +74,7 @@ fn text(leg: &Leg) -> String {
         }
         Answer::Silent => format!("{name} no answer"),
         Answer::NoRoute => format!("{name} unreachable (no {} route)", leg.family),
+        Answer::NoFiles => format!("{name} not asked (too many files are open)"),
         Answer::Failed(why) | Answer::Unresolved(why) | Answer::NoSocket(why) => {
             format!("{name} unreachable ({why})")
         }
@@ -108,8 +109,10 @@ fn unreachable(relay: &RelayFacts, facts: &Facts) -> Remedy {
     if all(|answer| *answer == Answer::NoRoute) {
         return Remedy::no_route();
     }
-    let is_here = |answer: &Answer| matches!(answer, Answer::NoRoute | Answer::NoSocket(_));
-    if all(is_here) {
+    if relay.legs.iter().any(|leg| leg.answer == Answer::NoFiles) {
+        return Remedy::open_files();
+    }
+    if all(Answer::is_of_this_host) {
         let exhausted = facts.host.unbound.as_ref();
         return exhausted.map_or_else(Remedy::no_socket, Remedy::no_port);
     }

@@ -101,6 +101,14 @@ impl Remedy {
         )
     }
 
+    pub(crate) fn open_files() -> Self {
+        Self::new(
+            "open_files",
+            "this process may open no more files: raise the limit (`ulimit -n`, LimitNOFILE of the service)",
+            None,
+        )
+    }
+
     pub(crate) fn no_socket() -> Self {
         Self::new(
             "no_socket",

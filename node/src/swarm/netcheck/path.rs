@@ -79,8 +79,7 @@ impl Look<'_> {
     pub(super) fn addrs(&self) -> Vec<SocketAddr> {
         let mut addrs: Vec<SocketAddr> = Vec::new();
         for target in &self.targets {
-            let has_route = self.sockets.source_ip(target.addr.ip()).is_some();
-            if has_route && !addrs.contains(&target.addr) {
+            if self.unroutable(target.addr).is_none() && !addrs.contains(&target.addr) {
                 addrs.push(target.addr);
             }
         }
@@ -91,8 +90,8 @@ impl Look<'_> {
         let leg = |target: &Target| {
             let addr = target.addr;
             let (after, proved) = (answers.after.get(&addr), answers.proved.get(&addr));
-            if self.sockets.source_ip(addr.ip()).is_none() {
-                return Answer::NoRoute;
+            if let Some(answer) = self.unroutable(addr) {
+                return answer;
             }
             let is_connected = target.is_connected;
             let answer = Answer::of(target.relay, after.copied(), proved.copied(), is_connected);
@@ -108,6 +107,15 @@ impl Look<'_> {
         legs.collect()
     }
 
+    /// Why nothing can be sent there.
+    fn unroutable(&self, addr: SocketAddr) -> Option<Answer> {
+        match self.sockets.has_route(addr.ip()) {
+            Ok(true) => None,
+            Ok(false) => Some(Answer::NoRoute),
+            Err(_) => Some(Answer::NoFiles),
+        }
+    }
+
     /// The same without a punch socket.
     pub(super) fn no_socket(&self) -> Vec<(PeerId, Answer)> {
         let family = self.family;
@@ -116,11 +124,8 @@ impl Look<'_> {
             None => format!("no socket for {family}"),
         };
         let leg = |target: &Target| {
-            let has_route = self.sockets.source_ip(target.addr.ip()).is_some();
-            let answer = match has_route {
-                true => Answer::NoSocket(why.clone()),
-                false => Answer::NoRoute,
-            };
+            let answer = self.unroutable(target.addr);
+            let answer = answer.unwrap_or_else(|| Answer::NoSocket(why.clone()));
             (target.relay, answer)
         };
         self.targets.iter().map(leg).collect()

@@ -242,6 +242,8 @@ fn what_this_host_lacks_is_not_put_on_the_relay() {
     assert_eq!(of(&report, Id::Udp).status, Status::Unknown);
     let report = assess(&answered(AFTER, Answer::NoRoute));
     assert_eq!(of(&report, Id::Relay).status, Status::Ok);
+    let report = assess(&answered(Answer::NoFiles, Answer::NoRoute));
+    assert_eq!(remedy(&report, Id::Relay), Some("open_files"));
     let no_socket = || Answer::NoSocket("exhausted".to_owned());
     let mut facts = answered(no_socket(), no_socket());
     assert_eq!(remedy(&assess(&facts), Id::Relay), Some("no_socket"));
