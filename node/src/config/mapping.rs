@@ -228,11 +228,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Mappings {
         .collect();
     if mode == MappingMode::Off && !expose.is_empty() {
         let problem = "an exposed port has to be mapped, and mappings.mode is off; set it to auto";
-        reader.contradiction("expose", None, problem.to_owned());
+        let at = format!("expose.{}.target", expose[0].name);
+        reader.contradiction(&at, None, problem.to_owned());
     }
     if expose.iter().any(|expose| expose.name.as_str() == PUNCH) {
         let problem = format!("{PUNCH} names the ports of the node itself; choose another name");
-        reader.contradiction("expose", None, problem);
+        reader.contradiction(&format!("expose.{PUNCH}.target"), None, problem);
     }
     Mappings {
         mode,

@@ -277,8 +277,16 @@ impl Reconnector {
         peer.answered = at;
     }
 
-    /// The peer has closed the last connection. It may be back, but not at once. `refuses`: before it had answered anything.
-    pub(crate) fn handle_left(&mut self, peer: &PeerId, refuses: bool, now: Instant, jitter: f64) {
+    /// A connection to a lost peer has ended. `refuses`: the peer closed it before it had answered anything.
+    pub(crate) fn handle_refusal(&mut self, peer: &PeerId, refuses: bool) {
+        let peer = self.peers.get_mut(peer);
+        if let Some(search) = peer.and_then(|peer| peer.search.as_mut()) {
+            search.refusals = if refuses { search.refusals + 1 } else { 0 };
+        }
+    }
+
+    /// The peer has closed the last connection. It may be back, but not at once.
+    pub(crate) fn handle_left(&mut self, peer: &PeerId, now: Instant, jitter: f64) {
         self.handle_lost(peer, now, jitter);
         if let Some(search) = self
             .peers
@@ -287,7 +295,6 @@ impl Reconnector {
         {
             let wait = LEFT_ALONE.mul_f64(1.0 + jitter.clamp(0.0, 1.0));
             search.at = search.at.max(now + wait);
-            search.refusals = if refuses { search.refusals + 1 } else { 0 };
         }
     }
 

@@ -83,7 +83,11 @@ impl Carrier for Quic {
     }
 
     fn send(&self, datagram: Bytes) -> Result<(), DatagramError> {
-        if let Some(flight) = &self.flight {
+        // One that no path takes is refused for that, whatever the path carries at present.
+        let most = self.connection.max_datagram_size();
+        if most.is_some_and(|most| datagram.len() <= most)
+            && let Some(flight) = &self.flight
+        {
             let queued = SEND_BUFFER.saturating_sub(self.connection.datagram_send_buffer_space());
             let now = tokio::time::Instant::now().into_std();
             if !flight.admits(datagram.len(), queued, now) {

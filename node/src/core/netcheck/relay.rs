@@ -141,7 +141,7 @@ pub(super) fn udp(facts: &Facts) -> Option<Check> {
         })
     };
     let mut relays = facts.relays.iter();
-    let is_blocked = relays.any(|relay| beside(relay, Answer::came));
+    let is_blocked = relays.any(|relay| beside(relay, Answer::is_there));
     let mut relays = facts.relays.iter();
     let has_tcp = relays.any(|relay| beside(relay, |_| true));
     let (status, text, remedy) = if over(Transport::Quic).any(|leg| leg.answer.came()) {

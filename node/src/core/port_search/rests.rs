@@ -20,18 +20,15 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// How long the peer rests after this end of a search, and how many searches in a row have then failed. `is_easy`: it was one over
-    /// fresh ports.
+    /// How long the peer rests after this end of a search, and how many searches in a row have then failed.
     pub(super) fn after(
-        is_easy: bool,
         outcome: SearchOutcome,
         reason: Option<NoSearch>,
         rung: usize,
     ) -> (Duration, usize) {
         match outcome {
-            // Fresh ports have cost a handful of packets.
-            SearchOutcome::Found | SearchOutcome::Needless if is_easy => (Duration::ZERO, 0),
-            SearchOutcome::Found | SearchOutcome::Needless => (RESTS[0], 0),
+            // A peer that restarts needs the next one at once. The budgets bound what that costs.
+            SearchOutcome::Found | SearchOutcome::Needless => (Duration::ZERO, 0),
             // There may be fresh ports later.
             SearchOutcome::NotTried if reason == Some(NoSearch::NotSymmetric) => (RESTS[1], 0),
             SearchOutcome::NotTried => (HOUR, 0),

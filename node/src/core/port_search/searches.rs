@@ -440,7 +440,7 @@ impl Searches {
         };
         let peer = active.peer;
         let rung = self.rests.get(&peer).map_or(0, |rest| rest.rung);
-        let (rest, next) = Rest::after(active.easy.is_some(), outcome, reason, rung);
+        let (rest, next) = Rest::after(outcome, reason, rung);
         let again = next > 0 && active.asks;
         let confidence = self.sample.as_ref().map(|(_, sample)| confidence(sample));
         if outcome == SearchOutcome::NotFound && active.easy.is_none() && !active.moves {

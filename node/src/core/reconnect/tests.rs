@@ -286,7 +286,7 @@ fn a_peer_that_has_closed_its_path_is_left_alone_and_then_dialed() {
             relays: [_, b],
             now,
         } = known();
-        reconnector.handle_left(&peer, false, now, jitter);
+        reconnector.handle_left(&peer, now, jitter);
         assert_eq!(poll(&mut reconnector, now, |_| true, jitter), None);
         let at = reconnector.poll_timeout().unwrap();
         assert!(at >= now + LEFT_ALONE && at <= now + LEFT_ALONE * 2);
@@ -356,12 +356,12 @@ fn a_peer_that_closes_two_connections_before_it_answers_refuses_until_one_is_goo
         now,
     } = known();
     let refuses = |reconnector: &Reconnector| reconnector.lost().map(|lost| lost.refuses).next();
-    reconnector.handle_left(&peer, true, now, 0.0);
-    assert_eq!(refuses(&reconnector), Some(false));
-    reconnector.handle_connected(&peer, Some(a), now);
-    reconnector.handle_left(&peer, true, now, 0.0);
-    assert_eq!(refuses(&reconnector), Some(true));
-    reconnector.handle_connected(&peer, Some(a), now);
-    reconnector.handle_lost(&peer, now + STABLE, 0.0);
-    assert_eq!(refuses(&reconnector), Some(false));
+    // A circuit that the peer closes looks like a lost one, too.
+    reconnector.handle_lost(&peer, now, 0.0);
+    for (is_refusal, expected) in [(true, false), (true, true), (true, true), (false, false)] {
+        reconnector.handle_connected(&peer, Some(a), now);
+        reconnector.handle_lost(&peer, now, 0.0);
+        reconnector.handle_refusal(&peer, is_refusal);
+        assert_eq!(refuses(&reconnector), Some(expected));
+    }
 }

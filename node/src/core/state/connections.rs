@@ -291,13 +291,14 @@ impl NodeState {
                 (Farewell::Lost, _) if self.reconnector.is_searched(&peer) => {}
                 (Farewell::Lost, _) => self.reconnector.handle_lost(&peer, now, jitter),
                 (Farewell::Wanted, Ended::Theirs | Ended::Broken | Ended::Reset) => {
-                    self.reconnector.handle_left(&peer, is_refusal, now, jitter);
+                    self.reconnector.handle_left(&peer, now, jitter);
                 }
                 (Farewell::Wanted, Ended::Ours) => {
                     self.reconnector.forget(&peer);
                 }
             }
         }
+        self.reconnector.handle_refusal(&peer, is_refusal);
         self.forget_pings(id, kind, farewell);
         let said = match ended {
             Ended::Theirs | Ended::Broken | Ended::Reset if is_refusal => dialer::Farewell::Refused,
