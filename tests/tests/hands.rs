@@ -27,6 +27,7 @@ use tokio::{
 p2pnode_tests::lab_tests!();
 
 const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+const SERVICE: &str = "x@12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
 
 const SILENT: &str = "does not answer within 5 s: it is stopped, or has too much to do";
 const VERSION: &str = "another version";
@@ -42,6 +43,20 @@ const ASKING: [(&str, &[&str]); 9] = [
     ("relay-node", &["status", "--json"]),
     ("relay-node", &["status", "--watch"]),
     ("relay-node", &["healthcheck"]),
+];
+
+/// Commands that go on for as long as the node does what they ask.
+const LASTING: [(&str, &[&str]); 4] = [
+    (
+        "p2pnode",
+        &["serve", "x", "tcp://127.0.0.1:1", "--allow", "any"],
+    ),
+    (
+        "p2pnode",
+        &["forward", SERVICE, "--listen", "tcp://127.0.0.1:1"],
+    ),
+    ("p2pnode", &["connect", SERVICE]),
+    ("p2pnode", &["map", "tcp", "tcp://127.0.0.1:1"]),
 ];
 
 /// Runs all commands at once. Each is to end with its code and the part of stderr.
@@ -322,7 +337,7 @@ async fn a_socket_that_this_user_may_not_open_is_a_matter_of_permission() -> Res
 #[tokio::test]
 async fn the_first_signal_ends_a_command_that_waits() -> Result<()> {
     for (sent, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
-        for (program, args) in ASKING {
+        for (program, args) in ASKING.into_iter().chain(LASTING) {
             let home = Home::new()?;
             let listener = home.listen()?;
             let (asked, has_asked) = mpsc::channel();

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use p2pnode_daemon::{exit::Exit, signals::Shutdown};
 use tokio::sync::mpsc;
 
-use super::services::{By, GRACE};
+use super::services::{By, GRACE, unless_signalled};
 use crate::{
     config::Expose,
     control::MapRequest,
@@ -32,7 +32,13 @@ impl Reports {
 pub(crate) async fn map(by: By, expose: Expose, json: bool) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals(Some(GRACE))?;
     let mut reports = match &by {
-        By::Running(client) => Reports::Running(client.map(&MapRequest::from(&expose)).await?),
+        By::Running(client) => {
+            let request = MapRequest::from(&expose);
+            match unless_signalled(&shutdown, client.map(&request)).await {
+                Ok(reports) => Reports::Running(reports?),
+                Err(exit) => return Ok(exit),
+            }
+        }
         By::Own(own) => {
             let reports = own.handle().expose(expose.clone()).await;
             Reports::Own(reports.context("the node has stopped")?)

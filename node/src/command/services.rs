@@ -128,11 +128,28 @@ impl Lines {
     }
 }
 
+/// What a node answers, unless a signal comes first.
+pub(super) async fn unless_signalled<T>(
+    shutdown: &Shutdown,
+    asked: impl Future<Output = T>,
+) -> Result<T, Exit> {
+    tokio::select! {
+        answer = asked => Ok(answer),
+        signal = shutdown.signalled() => Err(Exit::of_signal(signal)),
+    }
+}
+
 /// Offers a service until a signal.
 pub(crate) async fn serve(by: By, service: Service, mut output: Output) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals(Some(GRACE))?;
     let lines = match &by {
-        By::Running(client) => Lines::Running(client.serve(&ServeRequest::from(&service)).await?),
+        By::Running(client) => {
+            let request = ServeRequest::from(&service);
+            match unless_signalled(&shutdown, client.serve(&request)).await {
+                Ok(lines) => Lines::Running(lines?),
+                Err(exit) => return Ok(exit),
+            }
+        }
         By::Own(own) => {
             let (sink, lines) = reports();
             let serving = Report::serving(&service, own.handle.peer_id());
@@ -151,7 +168,10 @@ pub(crate) async fn forward(by: By, forward: Forward, output: Output) -> anyhow:
     let lines = match &by {
         By::Running(client) => {
             let request = ForwardRequest::new(&forward, false);
-            Lines::Running(client.forward(&request).await.map_err(wrong_usage)?)
+            match unless_signalled(&shutdown, client.forward(&request)).await {
+                Ok(lines) => Lines::Running(lines.map_err(wrong_usage)?),
+                Err(exit) => return Ok(exit),
+            }
         }
         By::Own(own) => {
             let (sink, lines) = reports();
@@ -285,8 +305,12 @@ pub(crate) async fn connect(
                 listen: Listen::Unix(door.path.clone()),
                 to: vec![(What::Service(service), peer)],
             };
-            let lines = client.forward(&ForwardRequest::new(&forward, true)).await;
-            let mut lines = lines.map_err(wrong_usage)?;
+            let request = ForwardRequest::new(&forward, true);
+            let lines = unless_signalled(&shutdown, client.forward(&request)).await;
+            let mut lines = match lines {
+                Ok(lines) => lines.map_err(wrong_usage)?,
+                Err(exit) => return Ok(exit),
+            };
             lines.next().await?.context("the node is stopping")?;
             let socket = UnixStream::connect(&door.path).context("cannot connect to the node")?;
             (Lines::Running(lines), socket)
