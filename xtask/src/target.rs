@@ -107,8 +107,8 @@ impl Architecture {
 }
 
 pub(crate) fn host() -> Result<String> {
-    let told = output(Command::new("rustc").arg("-vV").current_dir(workspace()))?;
-    let host = told.lines().find_map(|line| line.strip_prefix("host: "));
+    let version = output(Command::new("rustc").arg("-vV").current_dir(workspace()))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     host.map(str::to_owned).context("`rustc -vV` names no host")
 }
 

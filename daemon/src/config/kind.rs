@@ -125,16 +125,18 @@ pub const PATH: Kind<PathBuf> = Kind {
     print: |path| path.display().to_string(),
 };
 
+/// The most bytes of the path of a Unix socket: `sockaddr_un` holds 108, with a zero byte at the end.
+pub const MAX_SOCKET_PATH: usize = 107;
+
 /// The path of a Unix socket.
 pub const SOCKET_PATH: Kind<PathBuf> = Kind {
     expects: "the path of a Unix socket, of at most 107 bytes",
     form: Form::Text,
     parse: |text| {
-        // The system's `sockaddr_un` holds 108, with a zero byte at the end.
-        if text.len() > 107 {
+        if text.len() > MAX_SOCKET_PATH {
             let length = text.len();
             return Err(format!(
-                "{} has {length} bytes, and the path of a socket at most 107; give a shorter one",
+                "{} has {length} bytes, and the path of a socket at most {MAX_SOCKET_PATH}; give a shorter one",
                 quote(text)
             ));
         }

@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{
-    core::{
-        event::{Event, NotDirect, Outcome, Reached},
-        peers::{Path, PathKind},
-    },
-    punch::Reason,
+use crate::core::{
+    event::{Event, NotDirect, Outcome, Reached},
+    peers::{Path, PathKind},
 };
 
 /// The paths of the dialed peer, from the events of the dial.
@@ -34,9 +31,7 @@ impl SoFar {
                 PathKind::Relayed => self.relayed = None,
                 PathKind::Direct => self.direct = None,
             },
-            Event::Punch { reason, .. } => {
-                self.attempts += u32::from(*reason != Some(Reason::Superseded));
-            }
+            Event::Punch { .. } => self.attempts += event.attempts(),
             Event::Started { .. }
             | Event::Mapping { .. }
             | Event::Listening { .. }

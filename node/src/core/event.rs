@@ -225,6 +225,13 @@ pub enum Event {
 }
 
 impl Event {
+    /// How many attempts at a punch it ends. Of one and that which took its place, the latter counts.
+    pub(crate) fn attempts(&self) -> u32 {
+        let ended =
+            matches!(self, Self::Punch { reason, .. } if *reason != Some(Reason::Superseded));
+        ended.into()
+    }
+
     /// The peer that it is about, if it is about one; relays aside.
     pub(crate) const fn peer(&self) -> Option<PeerId> {
         match self {

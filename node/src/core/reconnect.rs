@@ -105,7 +105,7 @@ struct Peer {
     addrs: Vec<Multiaddr>,
     /// The one that led to the peer last is the first.
     relays: Vec<PeerId>,
-    /// Where its host has answered that it knows the connection no more.
+    /// Where its host has answered that it does not know the connection.
     answered: Option<Multiaddr>,
     /// The search after the last loss, also after it was found.
     search: Option<Search>,
@@ -254,7 +254,7 @@ impl Reconnector {
         }
     }
 
-    /// The peer's host has answered at this address that it knows the last connection no more: the host is there, and so is the peer
+    /// The peer's host has answered at this address that it does not know the last connection. The host is there, and so is the peer
     /// if it was restarted. The peer is dialed at once, there as well, also if its search waits. The next reset brings a backoff.
     pub(crate) fn handle_reset(
         &mut self,

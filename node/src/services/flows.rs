@@ -217,15 +217,9 @@ impl State {
         line.running.came_in(payload.len());
         match &line.target {
             Some(target) => {
-                let Err(error) = lock(target).send(payload) else {
-                    return;
-                };
-                let (peer, service) = (key.peer, &line.running.service);
-                if error.kind() == io::ErrorKind::InvalidInput {
-                    self.metrics.violation("header");
-                    tracing::info!(%peer, %service, %error, "a datagram did not reach its target");
-                } else {
-                    tracing::debug!(%peer, %service, %error, "a datagram did not reach its target");
+                let sent = lock(target).send(payload);
+                if let Err(error) = sent {
+                    line.undelivered(&error, &self.metrics);
                 }
             }
             None => {
@@ -241,6 +235,20 @@ impl State {
 }
 
 impl Line {
+    /// A datagram did not go to the target.
+    pub(super) fn undelivered(&self, error: &Undelivered, metrics: &SessionMetrics) {
+        let (peer, service) = (self.key.peer, &self.running.service);
+        match error {
+            Undelivered::Forged => {
+                metrics.violation("header");
+                tracing::info!(%peer, %service, %error, "a datagram did not reach its target");
+            }
+            Undelivered::Failed(_) => {
+                tracing::debug!(%peer, %service, %error, "a datagram did not reach its target");
+            }
+        }
+    }
+
     pub(super) fn new(key: FlowKey, running: Arc<Running>, target: Option<Target>) -> Self {
         Self {
             key,
@@ -285,18 +293,33 @@ pub(super) struct Target {
     waiting: VecDeque<Bytes>,
 }
 
+/// Why a datagram did not go to its target.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Undelivered {
+    /// Its sender would write what the target takes for this node's word.
+    #[error("it begins as a header of the PROXY protocol, which only this node may write")]
+    Forged,
+    /// The socket refused it.
+    #[error(transparent)]
+    Failed(#[from] io::Error),
+}
+
 impl Target {
-    pub(super) fn connected(&mut self, socket: Arc<TargetSocket>, header: Vec<u8>) {
+    /// Sends what has waited. Returns why some of it did not go.
+    pub(super) fn connected(
+        &mut self,
+        socket: Arc<TargetSocket>,
+        header: Vec<u8>,
+    ) -> Vec<Undelivered> {
         self.socket = Some(socket);
         self.header = header;
-        for payload in std::mem::take(&mut self.waiting) {
-            if let Err(error) = self.send(payload) {
-                tracing::debug!(%error, "a datagram did not reach its target");
-            }
-        }
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        waiting
+            .filter_map(|payload| self.send(payload).err())
+            .collect()
     }
 
-    fn send(&mut self, payload: Bytes) -> io::Result<()> {
+    fn send(&mut self, payload: Bytes) -> Result<(), Undelivered> {
         let Some(socket) = self.socket.clone() else {
             if self.waiting.len() == WAITING {
                 self.waiting.pop_front();
@@ -312,11 +335,9 @@ impl Target {
         &mut self,
         payload: &[u8],
         mut send: impl FnMut(&[u8]) -> io::Result<usize>,
-    ) -> io::Result<()> {
+    ) -> Result<(), Undelivered> {
         if !self.header.is_empty() && payload.starts_with(SIGNATURE) {
-            let reason =
-                "it begins as a header of the PROXY protocol, which only this node may write";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+            return Err(Undelivered::Forged);
         }
         if !self.is_announced && !self.header.is_empty() {
             let fits = self.header.len() + payload.len() <= MAX_DATAGRAM;
@@ -330,11 +351,8 @@ impl Target {
                 return Ok(());
             }
         }
-        let sent = send(payload).map(drop);
-        if let Err(error) = &sent {
-            self.failed(error);
-        }
-        sent
+        send(payload).inspect_err(|error| self.failed(error))?;
+        Ok(())
     }
 
     /// A target that is gone may be another one when it is back, which has no header.

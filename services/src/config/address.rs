@@ -7,6 +7,7 @@ use std::{
     str::FromStr,
 };
 
+use p2pnode_daemon::config::kind::MAX_SOCKET_PATH;
 use p2pnode_protocol::quote;
 
 /// The host of a target, dialed as written.
@@ -34,9 +35,6 @@ pub type Target = Address<Host>;
 
 /// Where a forward listens.
 pub type Listen = Address<IpAddr>;
-
-/// The longest path of a Unix socket on Linux, without the zero behind it.
-const MAX_PATH: usize = 107;
 
 impl<H> Address<H> {
     /// The name of the transport: `tcp`, `udp` or `unix`.
@@ -184,8 +182,8 @@ fn parse<H>(
             path if !path.is_absolute() || rest.contains('\0') || rest.ends_with('/') => {
                 wrong("names no absolute path; write unix:///run/app.sock")
             }
-            _ if rest.len() > MAX_PATH => wrong(&format!(
-                "is longer than {MAX_PATH} bytes, the most of a Unix socket; choose a shorter path"
+            _ if rest.len() > MAX_SOCKET_PATH => wrong(&format!(
+                "is longer than {MAX_SOCKET_PATH} bytes, the most of a Unix socket; choose a shorter path"
             )),
             path => Ok(Address::Unix(path.to_owned())),
         };

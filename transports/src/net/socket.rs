@@ -211,7 +211,7 @@ pub(crate) fn source_ip(remote: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Whether this process, or the host, may open no more files.
+/// Whether this process, or the host, has as many files open as it may.
 pub(crate) fn is_out_of_files(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),

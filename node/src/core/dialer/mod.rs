@@ -436,18 +436,11 @@ impl Dialer {
     /// An attempt at a punch is over.
     pub(crate) fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;
-        self.count(&attempt);
+        self.attempts += attempt.attempts();
         if let Event::Punch { reason, .. } = &attempt {
             self.last_reason = reason.or(self.last_reason);
         }
         self.actions.push_back(Action::Report(attempt));
-    }
-
-    /// Of an attempt and the one that took its place, the latter counts.
-    fn count(&mut self, attempt: &Event) {
-        if let Event::Punch { reason, .. } = attempt {
-            self.attempts += u32::from(*reason != Some(Reason::Superseded));
-        }
     }
 
     /// A search for ports is over.

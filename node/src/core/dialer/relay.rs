@@ -178,7 +178,7 @@ impl Dialer {
     /// An attempt that came of an introduction is over.
     pub(crate) fn handle_introduced_attempt(&mut self, attempt: Event) {
         self.introductions.attempted();
-        self.count(&attempt);
+        self.attempts += attempt.attempts();
         self.actions.push_back(Action::Report(attempt));
     }
 }

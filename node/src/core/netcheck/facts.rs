@@ -118,7 +118,7 @@ pub(crate) enum Answer {
     NoRoute,
     /// This host has no socket to send from: why.
     NoSocket(String),
-    /// This process may open no more files.
+    /// This process has as many files open as it may.
     NoFiles,
     /// The name of the relay was not resolved: why.
     Unresolved(String),

@@ -104,7 +104,7 @@ impl Remedy {
     pub(crate) fn open_files() -> Self {
         Self::new(
             "open_files",
-            "this process may open no more files: raise the limit (`ulimit -n`, LimitNOFILE of the service)",
+            "this process has as many files open as it may: raise the limit (`ulimit -n`, LimitNOFILE of the service)",
             None,
         )
     }

@@ -19,6 +19,9 @@ use crate::core::search_report::{NoSearch, PortClass, SearchClass, SearchOutcome
 /// The most searches of a node in an hour, for all peers together: 36,000 packets.
 const PER_HOUR: usize = 12;
 
+/// The most of these that peers may ask for: the others are for what this node wants itself.
+const ASKED_PER_HOUR: usize = 8;
+
 /// A relay has seen the range within this, and the peer has answered within that.
 pub(super) const SAMPLED: Duration = Duration::from_secs(5);
 const ANSWERED: Duration = Duration::from_secs(8);
@@ -189,7 +192,7 @@ impl Searches {
             rest.relay = Some(relay);
             return;
         }
-        if self.active.is_some() || !self.has_budget(now) {
+        if self.active.is_some() || !self.has_budget(PER_HOUR, now) {
             let rung = self.rests.get(&peer).map_or(0, |rest| rest.rung);
             let (until, relay) = (now + RESTS[0], Some(relay));
             self.rests.insert(peer, Rest { until, rung, relay });
@@ -228,7 +231,9 @@ impl Searches {
             |rest: &Rest| now + (RESTS[rest.rung.saturating_sub(1).min(2)] / 4) < rest.until;
         let may = match moves {
             true => self.has_packets(now),
-            false => !self.rests.get(&peer).is_some_and(rests) && self.has_budget(now),
+            false => {
+                !self.rests.get(&peer).is_some_and(rests) && self.has_budget(ASKED_PER_HOUR, now)
+            }
         };
         if !may {
             return;
@@ -303,11 +308,11 @@ impl Searches {
         self.end(outcome, None, counts, now);
     }
 
-    fn has_budget(&mut self, now: Instant) -> bool {
+    fn has_budget(&mut self, most: usize, now: Instant) -> bool {
         while self.begun.front().is_some_and(|at| *at + HOUR <= now) {
             self.begun.pop_front();
         }
-        self.begun.len() < PER_HOUR
+        self.begun.len() < most
     }
 
     pub(super) fn activate(

@@ -395,7 +395,10 @@ impl Task {
             Ok(socket) => {
                 if let Some(target) = &self.line.target {
                     let header = std::mem::take(&mut self.header);
-                    lock(target).connected(Arc::clone(&socket), header);
+                    let failed = lock(target).connected(Arc::clone(&socket), header);
+                    for error in failed {
+                        self.line.undelivered(&error, self.hub.metrics());
+                    }
                 }
                 self.socket = Some(socket);
             }

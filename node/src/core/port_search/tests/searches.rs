@@ -219,13 +219,16 @@ fn a_peer_that_asks_all_day_gets_what_its_rests_allow() {
 }
 
 #[test]
-fn peers_without_end_get_12_searches_an_hour() {
+fn peers_without_end_get_8_searches_an_hour_and_leave_the_others_to_this_node() {
     let mut both = Both::new([false, true]);
     let mut searches = 0;
-    for _ in 0..100 {
+    let newcomer = |both: &mut Both| {
         let id = PeerId::random();
         both.nodes[0].id = id;
         both.nodes[0].searches = Searches::new(id, true, fastrand::Rng::with_seed(1));
+    };
+    for _ in 0..100 {
+        newcomer(&mut both);
         both.want(0);
         let (begun, _) = both.settle();
         searches += begun.iter().filter(|(who, _)| *who == 1).count();
@@ -233,7 +236,11 @@ fn peers_without_end_get_12_searches_an_hour() {
         both.settle();
         both.pass(30);
     }
-    assert_eq!(searches, 12);
+    assert_eq!(searches, 8);
+    newcomer(&mut both);
+    both.want(1);
+    let (begun, _) = both.settle();
+    assert!(begun.iter().any(|(who, _)| *who == 1), "this node's own");
 }
 
 #[test]
