@@ -3,6 +3,7 @@
 use p2pnode_tests::{
     carry::{AGAIN, Echo, LISTEN, TARGET, Traffic},
     faults,
+    node::Launch,
     prelude::*,
     schema,
 };
@@ -13,6 +14,7 @@ lab_tests! {
     what_a_peer_may_not_use_looks_like_what_is_not_there: access();
     a_serving_node_that_was_killed_resets_its_sessions_as_soon_as_it_is_back: killed();
     forwards_and_services_of_the_configuration_are_there_without_a_command: configured();
+    a_raw_stream_that_began_over_the_relay_outlives_the_punch: raw();
 }
 
 fn command(node: &Node, name: &str, args: &[&str]) -> Result<Process> {
@@ -176,15 +178,21 @@ async fn killed() -> Result<()> {
     Ok(())
 }
 
+/// A node that is to run with this configuration.
+fn configured_with(prepared: &Prepared, name: &str, host: &Host, text: &str) -> Result<Launch> {
+    let file = host.file(&format!("{name}.yaml"));
+    std::fs::write(&file, text)?;
+    let node = prepared.relay.run(name, host, &[Transport::Quic])?;
+    Ok(node.arg("--config").arg(file))
+}
+
 async fn serving(prepared: &Prepared) -> Result<Node> {
     let host = &prepared.b.host;
     let services = format!(
         "services:\n  echo: {{ target: \"{TARGET}\", allow: any }}\n  query: {{ target: \"udp://127.0.0.1:53\", allow: any }}\n"
     );
-    let file = host.file("b.yaml");
-    std::fs::write(&file, services)?;
-    let b = prepared.relay.run("b", host, &[Transport::Quic])?;
-    b.arg("--config").arg(file).reserves(host).await
+    let b = configured_with(prepared, "b", host, &services)?;
+    b.reserves(host).await
 }
 
 async fn configured_pair(prepared: &Prepared) -> Result<(Node, Node)> {
@@ -195,10 +203,8 @@ async fn configured_pair(prepared: &Prepared) -> Result<(Node, Node)> {
         "peers: {{ west: {{ id: {} }} }}\nforwards: [ {{ listen: \"{LISTEN}\", to: echo@west }} ]\n",
         b.id
     );
-    let file = host.file("a.yaml");
-    std::fs::write(&file, forwards)?;
-    let a = prepared.relay.run("a", host, &[Transport::Quic])?;
-    let a = a.arg("--config").arg(file).runs(host).await?;
+    let a = configured_with(prepared, "a", host, &forwards)?;
+    let a = a.runs(host).await?;
     // Nobody dials, and there is a direct path.
     a.direct(&b.id, AGAIN).await?;
     Ok((b, a))
@@ -245,4 +251,37 @@ async fn configured() -> Result<()> {
         side.keeps_range().await?;
     }
     Ok(())
+}
+
+/// The circuit is there as long as the stream is on it, and closes behind it.
+async fn raw() -> Result<()> {
+    let prepared = Running::homes().over(&[Transport::Quic]).prepare().await?;
+    let (a, b) = (&prepared.a, &prepared.b);
+    let b_outside = b.site.outside_ip4().context("B's address")?;
+    a.site.cut(&[faults::Traffic::With(b_outside)])?;
+    Echo::on(&b.host)?;
+    let service = format!(
+        "services: {{ echo: {{ target: \"{TARGET}\", allow: any, protocol: /x/echo }} }}\n"
+    );
+    let east = configured_with(&prepared, "b", &b.host, &service)?;
+    let east = east.reserves(&b.host).await?;
+    let forward = format!(
+        "forwards: [ {{ listen: \"{LISTEN}\", to: /x/echo@{} }} ]\n",
+        east.id
+    );
+    let west = configured_with(&prepared, "a", &a.host, &forward)?;
+    let west = west.runs(&a.host).await?;
+    let traffic = Traffic::start(&a.host)?;
+    traffic.carries(1 << 20).await?;
+    a.site.mend()?;
+    west.dial("dial", &east.id).await?.is("direct")?;
+    // It takes some 8 s. A circuit without a stream closes after 5 s.
+    traffic.carries(64 << 20).await?;
+    traffic.end()?;
+    let no_circuit = |status: &Value| {
+        let circuits = control::paths(status, &east.id, "relayed");
+        circuits.is_empty().then_some(())
+    };
+    west.until("the end of the circuit", AGAIN, no_circuit)
+        .await
 }

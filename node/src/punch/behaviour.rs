@@ -155,6 +155,12 @@ impl Behaviour {
         self.wake();
     }
 
+    /// Streams that cannot move are on these connections of the peer.
+    pub(crate) fn used(&mut self, peer: PeerId, connections: &[ConnectionId]) {
+        self.machine.handle_used(peer, connections, now());
+        self.wake();
+    }
+
     /// A configured relay reports what the ends of a circuit to a peer share, and where it sees the peer.
     pub(crate) fn vouched(&mut self, relay: PeerId, peer: PeerId, near: Near, seen: &[IpAddr]) {
         let vouch = Vouch::of_circuit(near, seen);

@@ -197,6 +197,11 @@ impl Machine {
         self.with(peer, now, |peer, _| peer.handle_preference(prefers));
     }
 
+    /// Streams that cannot move are on these connections of the peer, which are kept for them.
+    pub(crate) fn handle_used(&mut self, peer: PeerId, used: &[ConnectionId], now: Instant) {
+        self.with(peer, now, |peer, cx| peer.handle_used(cx, used));
+    }
+
     /// The user wants the peer to be direct now.
     pub(crate) fn handle_wanted(&mut self, peer: PeerId, now: Instant) {
         self.with(peer, now, Peer::handle_wanted);

@@ -86,6 +86,7 @@ impl Hub {
         state.running.insert(key, Arc::clone(&running));
         drop(state);
         let on = self.on(connection);
+        self.uses(&running, on);
         let hub = self.clone();
         tokio::spawn(async move {
             let carried = match target::dial(&hub, &offered, peer, None).await {
@@ -130,6 +131,7 @@ impl Hub {
         let outcome = match opened {
             Ok(Ok((connection, stream))) => {
                 let on = self.on(connection);
+                self.uses(&running, on);
                 report(self, &running, State::Opened, on, None, None);
                 let (end, detail) = carry(&running, socket, stream, Bytes::new()).await;
                 let detail = detail.as_deref();
@@ -154,6 +156,14 @@ impl Hub {
         drop(wish);
         self.over(&running);
         outcome
+    }
+
+    /// A raw stream is on this connection, which is kept for it.
+    fn uses(&self, running: &Running, on: Option<On>) {
+        if let Some(on) = on {
+            running.moves(on);
+            self.served(running.key.peer);
+        }
     }
 
     async fn open_raw(

@@ -7,6 +7,9 @@
 //! free there, and so may the sessions of one peer together. So sessions that were fast and whose readers stopped leave others
 //! their first window. What they hold cannot be taken back: their senders have read it.
 //!
+//! A third of what one peer may hold is kept for first windows. In that third each session gets the less, the less is left. So
+//! many sessions that nobody reads make the windows of others narrower, and the window of none ends at its floor all at once.
+//!
 //! Counters are atomic, since sessions run on several threads. The sum is exact; the shares may be off by what others take in
 //! the same moment.
 
@@ -103,6 +106,11 @@ impl Memory {
     fn free(&self) -> usize {
         self.0.shared.saturating_sub(self.0.used.load(Relaxed))
     }
+
+    /// The third of what a peer may hold that is for first windows: a peer alone may hold a half of what is shared.
+    fn kept(&self) -> usize {
+        self.0.shared / 6
+    }
 }
 
 impl PeerMemory {
@@ -139,9 +147,11 @@ impl Share {
         let free = peer.memory.free_wide();
         let own_wide = free.saturating_sub(2 * wide(self.held)) / 3;
         let peers_wide = free.saturating_sub(peer.wide.load(Relaxed)) / 2;
-        let narrow = NARROW.saturating_sub(self.held);
+        let kept = peer.memory.kept();
+        let first = narrow(peers, kept).saturating_sub(self.held);
+        let more = own_wide.min(peers_wide).min(peers.saturating_sub(kept));
         let room = FLOOR.saturating_sub(self.held) + own.min(peers);
-        room.min(narrow + own_wide.min(peers_wide))
+        room.min(first + more)
     }
 
     /// How many bytes of a piece of `wanted` it may hold. A piece that would be cut to almost nothing waits instead: its place
@@ -204,6 +214,14 @@ impl Drop for Share {
     }
 }
 
+/// What a session may hold as its first window, where its peer's sessions may take `left` and `kept` is for first windows.
+fn narrow(left: usize, kept: usize) -> usize {
+    match left < kept {
+        true => FLOOR.max(NARROW / 1024 * (left / (kept / 1024).max(1)).min(1024)),
+        false => NARROW,
+    }
+}
+
 fn wide(held: usize) -> usize {
     held.saturating_sub(NARROW)
 }
@@ -241,29 +259,38 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_nobody_reads_leave_the_others_their_first_window() {
+    fn sessions_that_nobody_reads_narrow_the_first_window_of_others_little_by_little() {
         let memory = Memory::new(128 * MIB);
-        let (one, other) = (memory.peer(), memory.peer());
-        let unread: Vec<_> = (0..190)
-            .map(|_| {
+        for (unread, least) in [(120, 256), (190, 80), (250, 32), (300, 16), (400, 3)] {
+            let mut shares: Vec<_> = Vec::new();
+            let (one, other) = (memory.peer(), memory.peer());
+            for _ in 0..unread {
                 let mut share = one.session().unwrap();
-                assert!(share.take(256 << 10));
-                share
-            })
-            .collect();
-        assert!(one.session().unwrap().room() >= 256 << 10);
-        assert!(other.session().unwrap().room() >= 4 * MIB);
-        drop(unread);
+                let room = share.room().min(256 << 10);
+                assert!(share.take(room));
+                shares.push(share);
+            }
+            let room = one.session().unwrap().room();
+            assert!(room >= least << 10, "{room} behind {unread}");
+            assert!(other.session().unwrap().room() >= 4 * MIB);
+        }
     }
 
     #[test]
-    fn sessions_whose_readers_stopped_leave_others_of_their_peer_a_first_window() {
+    fn sessions_whose_readers_stopped_leave_others_of_their_peer_the_same() {
         let memory = Memory::new(128 * MIB);
         let peer = memory.peer();
         let mut stopped = Vec::new();
-        for sessions in 0..90 {
+        for sessions in 0..300 {
             let room = peer.session().unwrap().room();
-            assert!(room >= 256 << 10, "{room} behind {sessions}");
+            let least = match sessions {
+                0..30 => 256,
+                30..100 => 80,
+                100..150 => 32,
+                150..200 => 16,
+                _ => 3,
+            };
+            assert!(room >= least << 10, "{room} behind {sessions}");
             let mut share = peer.session().unwrap();
             fill(&mut share, 65_536);
             stopped.push(share);

@@ -27,6 +27,8 @@ struct Direct {
     since: Instant,
     /// Another one has taken its place.
     is_left: bool,
+    /// A stream is on it that cannot move.
+    is_used: bool,
     dialed: bool,
     /// `None` if the address names no socket.
     via: Option<(Transport, Family)>,
@@ -88,6 +90,7 @@ impl Directs {
             connection: established.connection,
             since: now,
             is_left: false,
+            is_used: false,
             dialed: established.dialed,
             via: established
                 .remote
@@ -105,6 +108,19 @@ impl Directs {
     pub(super) fn leave_older(&mut self, now: Instant) {
         for direct in &mut self.live {
             direct.is_left |= direct.since + SIBLINGS < now;
+        }
+    }
+
+    /// Streams that cannot move are on these connections: they are no surplus.
+    pub(super) fn set_used(&mut self, used: &[ConnectionId], now: Instant) {
+        let mut is_free = false;
+        for direct in &mut self.live {
+            let is_used = used.contains(&direct.connection);
+            is_free |= direct.is_used && !is_used;
+            direct.is_used = is_used;
+        }
+        if is_free && self.live.len() > 1 {
+            self.surplus_since = Some(now);
         }
     }
 
@@ -153,7 +169,7 @@ impl Directs {
         alike.then_some(first)
     }
 
-    /// Takes out all but the best; of equals the oldest stays.
+    /// Takes out all but the best and those in use; of equals the oldest stays.
     pub(super) fn take_surplus(&mut self, preference: Preference) -> Vec<ConnectionId> {
         let best = self
             .live
@@ -162,8 +178,10 @@ impl Directs {
         let Some(best) = best.map(|direct| direct.connection) else {
             return Vec::new();
         };
-        let (kept, surplus): (Vec<_>, Vec<_>) =
-            self.live.drain(..).partition(|d| d.connection == best);
+        let (kept, surplus): (Vec<_>, Vec<_>) = self
+            .live
+            .drain(..)
+            .partition(|d| d.connection == best || d.is_used);
         self.live = kept;
         self.surplus_since = None;
         surplus.into_iter().map(|d| d.connection).collect()

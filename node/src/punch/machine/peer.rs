@@ -68,6 +68,8 @@ struct Circuit {
     connection: ConnectionId,
     side: Side,
     since: Instant,
+    /// A stream is on it that cannot move.
+    is_used: bool,
     /// How long a message over it and its answer take, as last measured.
     rtt: Option<Duration>,
     /// The peer, who dialed us or whom we dialed, takes no handshake from this end.
@@ -163,6 +165,7 @@ impl Peer {
             connection,
             side,
             since: cx.now,
+            is_used: false,
             rtt,
             refuses: false,
             received: 0,
@@ -243,6 +246,18 @@ impl Peer {
     /// The peer prefers this family.
     pub(super) fn handle_preference(&mut self, prefers: Option<Family>) {
         self.prefers = prefers;
+    }
+
+    /// Streams that cannot move are on these connections. A connection that is used no longer has its time again before it closes.
+    pub(super) fn handle_used(&mut self, cx: &mut Context<'_>, used: &[ConnectionId]) {
+        for circuit in &mut self.circuits {
+            let is_used = used.contains(&circuit.connection);
+            if circuit.is_used && !is_used {
+                circuit.since = cx.now;
+            }
+            circuit.is_used = is_used;
+        }
+        self.directs.set_used(used, cx.now);
     }
 
     /// The user wants the peer to be direct. If it was given up for now, another series begins, in which this node has the first

@@ -7,3 +7,4 @@ mod introduced;
 mod pair;
 mod same_nat;
 mod sim;
+mod used;

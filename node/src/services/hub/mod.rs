@@ -402,7 +402,7 @@ impl Hub {
         }
         state.running.remove(&key);
         state.table.handle_over(key);
-        if key.role == Role::Service {
+        if key.role == Role::Service || running.protocol.is_some() {
             self.needs(state, key.peer, false);
         }
     }

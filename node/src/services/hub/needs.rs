@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::MutexGuard};
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 
 use super::{Hub, State};
 
@@ -19,6 +19,8 @@ pub(crate) struct Needs {
     pub(crate) named: bool,
     /// It has sessions here.
     pub(crate) served: bool,
+    /// Its connections with raw streams, which cannot move.
+    pub(crate) used: Vec<ConnectionId>,
     /// Its addresses, if the configuration has some.
     pub(crate) addrs: Vec<Multiaddr>,
 }
@@ -95,13 +97,24 @@ impl Hub {
         }
     }
 
-    /// A session of `peer` was accepted.
+    /// A session of `peer` was accepted, or a raw stream has begun.
     pub(in crate::services) fn served(&self, peer: PeerId) {
         self.needs(self.state(), peer, false);
     }
 }
 
 impl State {
+    fn used_by_raw_streams(&self, peer: PeerId) -> Vec<ConnectionId> {
+        let raw = self.of_peer(peer).filter(|it| it.protocol.is_some());
+        let mut used: Vec<_> = raw
+            .filter_map(|it| it.is_on())
+            .map(|on| on.connection)
+            .collect();
+        used.sort_unstable();
+        used.dedup();
+        used
+    }
+
     fn needs_of(&self, peer: PeerId, now: bool, named: &BTreeSet<PeerId>) -> Needs {
         let wanted = self.wishes.contains_key(&peer);
         Needs {
@@ -110,6 +123,7 @@ impl State {
             now,
             named: wanted || named.contains(&peer),
             served: self.table.accepted_from(&peer) > 0,
+            used: self.used_by_raw_streams(peer),
             addrs: self.addrs.get(&peer).cloned().unwrap_or_default(),
         }
     }

@@ -305,8 +305,10 @@ impl EventLoop {
                 now: now_please,
                 named,
                 served,
+                used,
                 addrs,
             } = needs;
+            self.swarm.behaviour_mut().punch.used(peer, &used);
             let needs = ServiceNeeds {
                 peer,
                 wanted,

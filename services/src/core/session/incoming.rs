@@ -167,7 +167,9 @@ impl Incoming {
         share.release(bytes);
         self.grow(rtt, now);
         self.look_for_memory(share);
-        self.due |= self.delivered - self.acked >= self.window / 4;
+        // Where memory is short, the peer has no whole window to send until it hears of this.
+        let window = self.window.min(2 * share.room() as u64);
+        self.due |= self.delivered - self.acked >= window / 4;
     }
 
     /// Whether all bytes are delivered, and the end is to be: true once.

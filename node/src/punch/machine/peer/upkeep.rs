@@ -45,7 +45,7 @@ impl Peer {
     }
 
     pub(super) fn circuit_due(&self, circuit: &Circuit, cx: &Context<'_>) -> Option<Instant> {
-        if !cx.enabled {
+        if !cx.enabled || circuit.is_used {
             return None;
         }
         self.directs
