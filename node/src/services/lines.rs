@@ -188,6 +188,7 @@ pub(super) fn reason(end: End) -> Option<&'static str> {
         End::NoAnswer => "the peer cannot be reached",
         End::Expired => "there was no path for too long",
         End::PeerRestarted => "the peer was restarted",
+        End::PathLost => "the connection that carried it has ended",
         End::ExpiredAtPeer => "there was no path for longer than the peer waits",
     })
 }

@@ -40,6 +40,9 @@ const PATH_LOOK: Duration = Duration::from_millis(50);
 /// How long the reset of a stream waits behind what the local socket sent before its own: in QUIC a reset overtakes data.
 const BEHIND_DATA: Duration = Duration::from_millis(250);
 
+/// How long after a stream the end of its connection may become known.
+const NEWS: Duration = Duration::from_millis(250);
+
 /// The most sessions of one peer at a service to which it opens raw streams.
 const MOST: usize = 1024;
 
@@ -216,8 +219,10 @@ async fn carry(
         },
         broken: None,
     };
+    let mut is_lost = false;
     let end = poll_fn(|cx| {
         let mail = running.take(cx);
+        is_lost |= mail.path_lost;
         if let Some(reason) = mail.reset {
             return Poll::Ready(Err(End::Reset(reason)));
         }
@@ -234,8 +239,26 @@ async fn carry(
                 sleep(BEHIND_DATA).await;
             }
             p2pnode_transports::reset(pair.stream);
-            (end, None)
+            (why(end, is_lost, running).await, None)
         }
+    }
+}
+
+/// Why the stream broke. The end of its connection is known a moment later than the end of the stream.
+async fn why(end: End, mut is_lost: bool, running: &Running) -> End {
+    if end != End::ResetByPeer(ResetReason::Other) {
+        return end;
+    }
+    let lost = poll_fn(|cx| {
+        is_lost |= running.take(cx).path_lost;
+        match is_lost {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    });
+    match timeout(NEWS, lost).await {
+        Ok(()) => End::PathLost,
+        Err(_) => end,
     }
 }
 

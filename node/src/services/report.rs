@@ -41,7 +41,8 @@ impl Change<'_> {
             | End::ResetByPeer(_)
             | End::Expired
             | End::PeerRestarted
-            | End::ExpiredAtPeer => Ended::Failed,
+            | End::ExpiredAtPeer
+            | End::PathLost => Ended::Failed,
         })
     }
 
@@ -111,7 +112,9 @@ impl Hub {
             (State::Moved | State::Resumed, _) => {
                 metrics.moved(from, now, change.state.name(), change.pause);
             }
-            (State::Closed, Some(End::Expired)) => metrics.moved(from, None, "lost", None),
+            (State::Closed, Some(End::Expired | End::PathLost)) => {
+                metrics.moved(from, None, "lost", None)
+            }
             (State::Opened | State::Closed | State::Refused, _) => {}
         }
     }

@@ -76,6 +76,8 @@ pub(super) struct Mail {
     pub(super) reset: Option<ResetReason>,
     pub(super) restarted: bool,
     pub(super) unreachable: Option<String>,
+    /// The connection that carried it has ended.
+    pub(super) path_lost: bool,
     pub(super) attached: Vec<(Carrier, Frame)>,
 }
 

@@ -163,6 +163,7 @@ fn of_end(end: End) -> Reply {
         End::NoAnswer
         | End::Expired
         | End::ExpiredAtPeer
+        | End::PathLost
         | End::PeerRestarted
         // This node has no target: it is the peer that cannot be reached.
         | End::Reset(ResetReason::TargetUnreachable) => Reply::HostUnreachable,

@@ -263,7 +263,15 @@ impl Hub {
 
     /// A connection is closed.
     pub(crate) fn handle_connection_closed(&self, id: ConnectionId) {
-        self.state().paths.closed(id);
+        let mut state = self.state();
+        if let Some(peer) = state.paths.connection(id).map(|known| known.peer) {
+            let is_on = |it: &&Arc<Running>| it.is_on().is_some_and(|on| on.connection == id);
+            let raw = |it: &&Arc<Running>| it.protocol.is_some();
+            for lost in state.of_peer(peer).filter(raw).filter(is_on) {
+                lost.leave(|mail| mail.path_lost = true);
+            }
+        }
+        state.paths.closed(id);
     }
 
     /// What the identify message of a peer lists.

@@ -135,6 +135,8 @@ pub enum End {
     PeerRestarted,
     /// It had no stream for longer than the peer waits.
     ExpiredAtPeer,
+    /// Its path was lost, and it cannot move: it is a raw stream.
+    PathLost,
 }
 
 /// One side of a session.
