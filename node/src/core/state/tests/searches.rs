@@ -151,6 +151,18 @@ fn an_offer_counts_only_if_the_peer_lists_that_address_over_the_circuit_too() {
     let actions = node.actions();
     assert!(offered(&actions).unwrap().answers.is_some() && begun(&actions).is_some());
 
+    // A relay that names a third party is not believed, whatever the peer lists.
+    let (mut node, known, peer, circuit) = relayed(false);
+    let mut lie = offer("a", None, "random");
+    lie.side.mapped.set_ip([203, 0, 113, 3].into());
+    node.state
+        .handle_introduction(known.peer, notice(peer, lie), node.now);
+    let failed = attempt(peer, circuit, Role::Initiator);
+    node.state.handle_punch(failed, node.now);
+    let actions = node.actions();
+    let answers = offered(&actions).is_some_and(|own| own.answers.is_some());
+    assert!(!answers && begun(&actions).is_none());
+
     // A peer without a circuit is not searched for.
     let stranger = notice(PeerId::random(), offer("b", None, "random"));
     let (mut node, known, ..) = relayed(false);
