@@ -5,8 +5,8 @@
 //! [`PERCENT`] of the last packets are, as in BBR's third version, or a round trip that has grown, as in TCP Veno. Without datagrams it
 //! is plain CUBIC. Decision 0713.
 //!
-//! A connection begins with the window of an older one with the same peer at the same address, since a session that changes ports
-//! would otherwise wait for slow start. Decision 1006.
+//! A connection begins with the window of an older one with the same peer at the same address. Otherwise a session that changes ports
+//! would wait for slow start. Decision 1006.
 
 use std::{
     any::Any,
