@@ -294,6 +294,12 @@ fn a_direct_path_moves_to_the_next_port_after_half_the_lifetime_of_its_mapping()
     assert!(node.actions().contains(&next));
     assert!(node.state.poll_timeout().is_some_and(|at| at > node.now));
 
+    // The first offer goes over a leg that is dead.
+    node.state.handle_port_sample(next_port(), node.now);
+    assert!(offered(&node.actions()).is_some());
+    node.pass(Duration::from_millis(2_500));
+    node.pass(Duration::from_millis(500));
+    assert!(node.actions().contains(&next), "another try");
     node.state.handle_port_sample(next_port(), node.now);
     let own = offered(&node.actions()).unwrap();
     assert_eq!((own.side.mapped.port(), own.side.sockets), (9_007, 1));
