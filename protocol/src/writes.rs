@@ -20,6 +20,14 @@ macro_rules! writes_to {
             std::pin::Pin::new(&mut self.$inner).poll_write_vectored(cx, bufs)
         }
 
+        $crate::flushes_to!($inner);
+    };
+}
+
+/// A flush and a close go on to a field unchanged.
+#[macro_export]
+macro_rules! flushes_to {
+    ($inner:tt) => {
         fn poll_flush(
             mut self: std::pin::Pin<&mut Self>,
             cx: &mut std::task::Context<'_>,

@@ -6,104 +6,35 @@
     reason = "a test waits for one event among many"
 )]
 
-use std::{collections::VecDeque, time::Duration};
+mod party;
+
+use std::time::Duration;
 
 use futures::StreamExt as _;
-use libp2p::{
-    PeerId, Swarm, SwarmBuilder, noise,
-    swarm::{ConnectionId, NetworkBehaviour, NotifyHandler, SwarmEvent, THandlerOutEvent, ToSwarm},
-    tcp, yamux,
-};
+use libp2p::{PeerId, Swarm, swarm::SwarmEvent};
 use p2pnode_protocol::{
     exchange::{Handler, Protocol, Reply, Report},
     introduction::{Answer, Introduce, Introduction, Notice, Notify, Received, Refusal, Request},
-    upgrade::LAZY,
 };
 
-const MAX_CONCURRENT: usize = 2;
-
-/// Serves `S` and asks `C`, as the test commands.
-struct Party<S: Protocol, C: Protocol> {
-    offers: bool,
-    queue: VecDeque<ToSwarm<Report<S, C>, C::Request>>,
-}
-
-impl<S: Protocol, C: Protocol> Party<S, C> {
-    fn new(offers: bool) -> Self {
-        Self {
-            offers,
-            queue: VecDeque::new(),
-        }
-    }
-
-    fn handler(&self) -> Handler<S, C> {
-        let handler = Handler::new(MAX_CONCURRENT).offering(self.offers);
-        // The parties do not run identify.
-        handler.eager()
-    }
-
-    fn ask(&mut self, peer_id: PeerId, request: C::Request) {
-        self.queue.push_back(ToSwarm::NotifyHandler {
-            peer_id,
-            handler: NotifyHandler::Any,
-            event: request,
-        });
-    }
-}
-
-impl<S: Protocol, C: Protocol> NetworkBehaviour for Party<S, C> {
-    type ConnectionHandler = Handler<S, C>;
-    type ToSwarm = Report<S, C>;
-
-    p2pnode_protocol::handlers!(self => self.handler());
-    p2pnode_protocol::no_swarm_events!();
-
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        report: THandlerOutEvent<Self>,
-    ) {
-        self.queue.push_back(ToSwarm::GenerateEvent(report));
-    }
-
-    p2pnode_protocol::polls!(self.queue);
-}
+use party::{MAX_CONCURRENT, Party, listens, swarm};
 
 type Node = Swarm<Party<Notify, Introduce>>;
 type Relay = Swarm<Party<Introduce, Notify>>;
 
-fn swarm<B: NetworkBehaviour>(behaviour: B) -> Swarm<B> {
-    SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default(),
-            noise::Config::new,
-            yamux::Config::default,
-        )
-        .unwrap()
-        .with_behaviour(|_| behaviour)
-        .unwrap()
-        .with_swarm_config(|config| {
-            config
-                .with_idle_connection_timeout(Duration::from_secs(60))
-                .with_substream_upgrade_protocol_override(LAZY)
-        })
-        .build()
+/// The parties do not run identify.
+fn party<S: Protocol, C: Protocol>(offers: bool) -> Party<S, C> {
+    Party::new(match offers {
+        true => || Handler::new(MAX_CONCURRENT).eager(),
+        false => || Handler::new(MAX_CONCURRENT).offering(false).eager(),
+    })
 }
 
 /// A node with a connection to a relay, each of which offers the protocol or not.
 async fn connected(node_offers: bool, relay_offers: bool) -> (Node, Relay) {
-    let mut node: Node = swarm(Party::new(node_offers));
-    let mut relay: Relay = swarm(Party::new(relay_offers));
-    relay
-        .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
-        .unwrap();
-    let address = loop {
-        if let SwarmEvent::NewListenAddr { address, .. } = relay.select_next_some().await {
-            break address;
-        }
-    };
+    let mut node: Node = swarm(|_| party(node_offers));
+    let mut relay: Relay = swarm(|_| party(relay_offers));
+    let address = listens(&mut relay).await;
     node.dial(address).unwrap();
     let (mut dialed, mut accepted) = (false, false);
     while !dialed || !accepted {

@@ -6,8 +6,9 @@
     reason = "a test waits for one event among many"
 )]
 
+mod party;
+
 use std::{
-    collections::VecDeque,
     fmt,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -15,19 +16,18 @@ use std::{
 
 use futures::StreamExt as _;
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, identify,
+    Multiaddr, PeerId, identify,
     identity::Keypair,
-    noise,
-    swarm::{ConnectionId, NetworkBehaviour, NotifyHandler, SwarmEvent, THandlerOutEvent, ToSwarm},
-    tcp, yamux,
+    swarm::{NetworkBehaviour, SwarmEvent},
 };
 use p2pnode_protocol::{
     directory, draining,
     exchange::{Handler, Reply, Report},
     introduction::{Introduce, Notify, Request},
-    upgrade::LAZY,
 };
 use tracing::{Event, Metadata, Subscriber, field::Visit, span};
+
+use party::{MAX_CONCURRENT, Party, listens, swarm};
 
 /// Proposals of ours that a listener has rejected.
 static REJECTED: AtomicUsize = AtomicUsize::new(0);
@@ -69,66 +69,12 @@ impl Visit for Text {
     }
 }
 
-/// Asks for introductions.
-struct Asks {
-    eager: bool,
-    queue: VecDeque<ToSwarm<Report<Notify, Introduce>, Request>>,
-}
-
-impl Asks {
-    fn handler(&self) -> Handler<Notify, Introduce> {
-        let handler = Handler::new(4);
-        match self.eager {
-            true => handler.eager(),
-            false => handler,
-        }
-    }
-}
-
-impl NetworkBehaviour for Asks {
-    type ConnectionHandler = Handler<Notify, Introduce>;
-    type ToSwarm = Report<Notify, Introduce>;
-
-    p2pnode_protocol::handlers!(self => self.handler());
-    p2pnode_protocol::no_swarm_events!();
-
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        _: ConnectionId,
-        report: THandlerOutEvent<Self>,
-    ) {
-        self.queue.push_back(ToSwarm::GenerateEvent(report));
-    }
-
-    p2pnode_protocol::polls!(self.queue);
-}
-
 #[derive(NetworkBehaviour)]
 struct Ours {
     identify: identify::Behaviour,
     directory: directory::Behaviour,
     draining: draining::Behaviour,
-    asks: Asks,
-}
-
-fn swarm<B: NetworkBehaviour>(behaviour: impl FnOnce(&Keypair) -> B) -> Swarm<B> {
-    SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(
-            tcp::Config::default(),
-            noise::Config::new,
-            yamux::Config::default,
-        )
-        .unwrap()
-        .with_behaviour(|key| behaviour(key))
-        .unwrap()
-        .with_swarm_config(|config| {
-            config
-                .with_idle_connection_timeout(Duration::from_secs(60))
-                .with_substream_upgrade_protocol_override(LAZY)
-        })
-        .build()
+    asks: Party<Notify, Introduce>,
 }
 
 fn identify(key: &Keypair) -> identify::Behaviour {
@@ -139,14 +85,7 @@ fn identify(key: &Keypair) -> identify::Behaviour {
 async fn foreign() -> (PeerId, Multiaddr) {
     let mut foreign = swarm(identify);
     let peer = *foreign.local_peer_id();
-    foreign
-        .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
-        .unwrap();
-    let addr = loop {
-        if let SwarmEvent::NewListenAddr { address, .. } = foreign.select_next_some().await {
-            break address;
-        }
-    };
+    let addr = listens(&mut foreign).await;
     tokio::spawn(foreign.for_each(|_| std::future::ready(())));
     (peer, addr)
 }
@@ -159,10 +98,10 @@ async fn ask_all(eager: bool) -> usize {
         identify: identify(key),
         directory: directory::Behaviour::client(key.public().to_peer_id(), [(peer, addr.clone())]),
         draining: draining::Behaviour::default(),
-        asks: Asks {
-            eager,
-            queue: VecDeque::new(),
-        },
+        asks: Party::new(match eager {
+            true => || Handler::new(MAX_CONCURRENT).eager(),
+            false => || Handler::new(MAX_CONCURRENT),
+        }),
     });
     ours.dial(addr).unwrap();
     let local = *ours.local_peer_id();
@@ -174,15 +113,12 @@ async fn ask_all(eager: bool) -> usize {
                 behaviour.directory.look_up(&PeerId::random());
                 behaviour.directory.register(peer, &local, vec![7; 32]);
                 behaviour.draining.announce(Duration::from_secs(1));
-                behaviour.asks.queue.push_back(ToSwarm::NotifyHandler {
-                    peer_id: peer,
-                    handler: NotifyHandler::Any,
-                    event: Request {
-                        peer: PeerId::random(),
-                        addrs: Vec::new(),
-                        search: None,
-                    },
-                });
+                let request = Request {
+                    peer: PeerId::random(),
+                    addrs: Vec::new(),
+                    search: None,
+                };
+                behaviour.asks.ask(peer, request);
             }
             SwarmEvent::Behaviour(OursEvent::Identify(identify::Event::Received {
                 peer_id,

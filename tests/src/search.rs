@@ -115,18 +115,6 @@ impl Searched {
         }
         last
     }
-
-    /// Asserts that the probes are within the budget, and go to the other side's NAT alone.
-    pub async fn verify_packets(&self, series: usize) -> Result<()> {
-        let (probes, most) = (self.probes().await?, BUDGET * series);
-        ensure!(probes.iter().all(|sent| *sent <= most), "{probes:?}");
-        Ok(())
-    }
-
-    /// How many probes left each side's NAT.
-    pub async fn probes(&self) -> Result<[usize; 2]> {
-        self.peers.probes().await
-    }
 }
 
 /// What a pair came to that was left alone with its searches.
@@ -156,6 +144,13 @@ impl Searching {
             probes(&self.a, &self.b).await?,
             probes(&self.b, &self.a).await?,
         ])
+    }
+
+    /// Asserts that the probes of a series are within the budget, and go to the other side's NAT alone.
+    pub async fn verify_packets(&self) -> Result<()> {
+        let probes = self.probes().await?;
+        ensure!(probes.iter().all(|sent| *sent <= BUDGET), "{probes:?}");
+        Ok(())
     }
 
     /// Waits until A's search sends.

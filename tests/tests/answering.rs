@@ -45,7 +45,7 @@ async fn searched(a: NatKind, b: NatKind) -> Result<()> {
         .collect();
     ensure!(failed.is_empty(), "{failed:?}");
     searched.verify_direct().await?;
-    let probes = searched.probes().await?;
+    let probes = searched.peers.probes().await?;
     ensure!(probes.iter().all(|sent| *sent <= PROBES), "{probes:?}");
     Ok(())
 }

@@ -26,6 +26,8 @@ const WIDE: RangeInclusive<u16> = 40000..=40255;
 /// The age at which a NAT drops mappings.
 const AGE: Duration = Duration::from_secs(6);
 
+const QUIC: &[Transport] = &[Transport::Quic];
+
 /// What a small router keeps, and how many new flows it takes in a second.
 const LIMITS: &str = "nft -f - <<END
 table inet small {
@@ -46,7 +48,9 @@ p2pnode_tests::lab_tests! {
     block_x_block_is_direct: block_x_block();
     random_x_random_is_not_tried: random_is_not_tried();
     tcp_alone_is_not_searched: tcp_is_not_searched();
+    both_sides_at_once_make_one_search: at_once();
     a_search_ends_with_its_relay_and_with_its_node: ends();
+    a_search_ends_with_another_path: another_path();
     a_small_router_serves_other_hosts_during_a_search: small_router();
     a_path_leaves_a_mapping_before_it_dies_of_age: moves();
 }
@@ -79,7 +83,7 @@ async fn is_found(peers: Searching, classes: [&str; 2]) -> Result<()> {
     );
     ensure!(search.text("/outcome") == "found", "{}", search.line);
     searched.verify_direct().await?;
-    searched.verify_packets(1).await
+    searched.peers.verify_packets().await
 }
 
 async fn random_is_not_tried() -> Result<()> {
@@ -94,7 +98,7 @@ async fn random_is_not_tried() -> Result<()> {
         "{}",
         search.line
     );
-    let probes = searched.probes().await?;
+    let probes = searched.peers.probes().await?;
     ensure!(probes == [0, 0], "{probes:?} probes");
     Ok(())
 }
@@ -109,9 +113,27 @@ async fn tcp_is_not_searched() -> Result<()> {
     Ok(())
 }
 
+/// Both dial, and each has the other's answer.
+async fn at_once() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let (a, b) = (NatKind::SymmetricBlock, NatKind::EimApdf);
+    let peers = Searched::start(&lab, a, b, RANGE).await?;
+    let a = peers.a_runs("a").await?;
+    let ways = [(&a, &peers.b_node), (&peers.b_node, &a)];
+    let dials = ways.map(|(from, to)| from.start_dial(&format!("dial-{}", to.id), &to.id));
+    for (dial, (from, to)) in dials.into_iter().zip(ways) {
+        dial?.ended().await?.is("direct")?;
+        let events = from.process.events();
+        let searches = events.iter().filter(|event| event.name() == "search");
+        let found = searches.filter(|event| event.text("/outcome") == "found");
+        ensure!(found.count() == 1, "{} has searched for {}", from.id, to.id);
+    }
+    peers.verify_packets().await
+}
+
 /// Two peers whose packets do not arrive, so that a search lasts.
-async fn apart(lab: &Lab, a: NatKind, b: NatKind) -> Result<Searching> {
-    let peers = Searched::start(lab, a, b, RANGE).await?;
+async fn apart(lab: &Lab, a: NatKind, b: NatKind, over: &[Transport]) -> Result<Searching> {
+    let peers = Searched::over(lab, a, b, RANGE, over).await?;
     let a = peers.a.site.outside_ip4().context("no address outside")?;
     peers.b.site.cut(&[Traffic::Udp(a)])?;
     Ok(peers)
@@ -119,7 +141,7 @@ async fn apart(lab: &Lab, a: NatKind, b: NatKind) -> Result<Searching> {
 
 async fn ends() -> Result<()> {
     let lab = Lab::of_test().await?;
-    let mut peers = apart(&lab, NatKind::Symmetric, NatKind::EimApdf).await?;
+    let mut peers = apart(&lab, NatKind::Symmetric, NatKind::EimApdf, QUIC).await?;
     let mut a = peers.a_runs("a").await?;
     let _dial = a.start_dial("dial", &peers.b_node.id)?;
     peers.a_sends().await?;
@@ -151,10 +173,39 @@ async fn is_needless(node: &Node, skip: usize) -> Result<()> {
     Ok(())
 }
 
+/// While UDP does not arrive, B's router begins to forward TCP.
+async fn another_path() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let (a, b) = (NatKind::Symmetric, NatKind::EimApdf);
+    let peers = apart(&lab, a, b, &Transport::ALL).await?;
+    let a = peers.a_runs("a").await?;
+    let _dial = a.start_dial("dial", &peers.b_node.id)?;
+    peers.a_sends().await?;
+    let (inside, outside) = (peers.b.host.ip(false)?, peers.b.site.outside_ip4());
+    let outside = outside.context("no address outside")?;
+    peers.b.site.shell(&format!(
+        "nft -f - <<END
+table ip forwarded {{
+    chain prerouting {{
+        type nat hook prerouting priority -110; policy accept;
+        ip daddr {outside} tcp dport 40000-40050 dnat to {inside}
+    }}
+}}
+insert rule inet lab forward ct status dnat accept
+END"
+    ))?;
+    let port = peers.b_node.control.status().await?["punch_ports"]["tcp/ip4"].clone();
+    let address = format!("/ip4/{outside}/tcp/{port}/p2p/{}", peers.b_node.id);
+    a.dial("by-tcp", &address).await?.is("direct")?;
+    is_needless(&a, 0).await?;
+    is_needless(&peers.b_node, 0).await?;
+    peers.verify_packets().await
+}
+
 async fn small_router() -> Result<()> {
     let lab = Lab::of_test().await?;
     let kind = NatKind::SymmetricBlock;
-    let peers = apart(&lab, kind, kind).await?;
+    let peers = apart(&lab, kind, kind, QUIC).await?;
     peers.a.site.shell(LIMITS)?;
     let other = lab.host("other", &peers.a.site).await?;
     let a = peers.a_runs("a").await?;
@@ -197,6 +248,6 @@ async fn moves() -> Result<()> {
         true,
     )
     .await?;
-    ensure!(aged.moves == 3 && aged.losses == 0, "{aged:?}");
+    ensure!(aged.moves.len() == 3 && aged.losses == 0, "{aged:?}");
     Ok(())
 }

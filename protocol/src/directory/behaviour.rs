@@ -15,8 +15,7 @@ use libp2p::{
     Multiaddr, PeerId, StreamProtocol,
     core::{Endpoint, transport::PortUse},
     kad::{
-        self, BucketInserts, Caching, GetRecordOk, InboundRequest, Mode, QueryResult, Quorum,
-        Record, RecordKey, StoreInserts,
+        self, BucketInserts, Caching, Mode, Quorum, Record, RecordKey, StoreInserts,
         store::{MemoryStore, MemoryStoreConfig, RecordStore as _},
     },
     swarm::{
@@ -26,46 +25,16 @@ use libp2p::{
     },
 };
 
-use super::{MAX_BYTES, PROTOCOL, Refused, Registration, TTL};
+use super::{
+    MAX_BYTES, PROTOCOL, TTL,
+    event::{Event, event},
+};
 use crate::addr::is_circuit;
 
 pub use libp2p::kad::QueryId;
 
 /// How long an answer may take: a relay that is there answers in a round trip.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What the directory reports to its owner.
-#[derive(Debug)]
-pub enum Event {
-    /// A peer wants a relay to keep a record, whose signature is not checked yet; see [`Put::verify`] and [`Behaviour::store`].
-    Put(Put),
-    /// A relay answered a query with an invalid record.
-    Refused {
-        /// The relay.
-        source: Option<PeerId>,
-        /// Why the record is invalid.
-        reason: Refused,
-    },
-    /// An answer to a query of [`Behaviour::look_up`]. Each relay may send one.
-    Found {
-        /// The query that it answers.
-        query: QueryId,
-        /// The record that the relay has.
-        registration: Registration,
-    },
-    /// A query has ended; no further answers will come.
-    LookedUp {
-        /// The query that has ended.
-        query: QueryId,
-    },
-    /// [`Behaviour::register`] or [`Behaviour::copy`] is over.
-    Sent {
-        /// The query that has ended.
-        query: QueryId,
-        /// Whether the relay has confirmed the record.
-        arrived: bool,
-    },
-}
 
 /// Over which connection a peer is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,47 +44,6 @@ enum Asked {
     Later,
     /// It does not list the protocol, or is not connected.
     Never,
-}
-
-/// A record as it arrived.
-#[derive(Debug, Clone)]
-pub struct Put {
-    /// The peer that offers it.
-    pub source: PeerId,
-    /// The connection on which it does.
-    pub connection: ConnectionId,
-    record: Record,
-}
-
-impl Put {
-    /// Checks the signature.
-    ///
-    /// # Errors
-    ///
-    /// If it is not a record of the peer under whose id it came, signed by that peer.
-    pub fn verify(self) -> Result<Offer, Refused> {
-        let Self { source, record, .. } = self;
-        Ok(Offer {
-            source,
-            registration: Registration::read(record.key.as_ref(), &record.value)?,
-            value: record.value,
-            // Kademlia sets it where the peer has not.
-            expires: record.expires.unwrap_or_else(|| Instant::now() + TTL),
-        })
-    }
-}
-
-/// A record that a relay may keep.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// The peer that offers it: the subject of the record, or a relay that keeps a copy.
-    pub source: PeerId,
-    /// The content of the record.
-    pub registration: Registration,
-    /// Its signed envelope.
-    pub value: Vec<u8>,
-    /// When it expires.
-    pub expires: Instant,
 }
 
 /// The directory's side in a relay or in a node.
@@ -137,13 +65,13 @@ type Query = THandlerInEvent<kad::Behaviour<MemoryStore>>;
 impl Behaviour {
     /// A relay's: answers everybody. How many records there are is for the caller to bound.
     pub fn server(local: PeerId) -> Self {
-        Self::new(local, usize::MAX, Mode::Server, None)
+        Self::new(local, usize::MAX, Mode::Server)
     }
 
     /// A node's: asks these relays, and answers nobody.
     pub fn client(local: PeerId, relays: impl IntoIterator<Item = (PeerId, Multiaddr)>) -> Self {
         let mut partners = BTreeSet::new();
-        let mut this = Self::new(local, 0, Mode::Client, None);
+        let mut this = Self::new(local, 0, Mode::Client);
         for (relay, addr) in relays {
             this.inner.add_address(&relay, addr);
             partners.insert(relay);
@@ -152,12 +80,7 @@ impl Behaviour {
         this
     }
 
-    fn new(
-        local: PeerId,
-        max_records: usize,
-        mode: Mode,
-        partners: Option<BTreeSet<PeerId>>,
-    ) -> Self {
+    fn new(local: PeerId, max_records: usize, mode: Mode) -> Self {
         let store = MemoryStoreConfig {
             max_records,
             // It takes what is shorter than this.
@@ -185,7 +108,7 @@ impl Behaviour {
         inner.set_mode(Some(mode));
         Self {
             inner,
-            partners,
+            partners: None,
             ours: BTreeMap::new(),
             listed: BTreeMap::new(),
             held: Vec::new(),
@@ -322,63 +245,6 @@ fn record(peer: &PeerId, value: Vec<u8>, expires: Instant) -> Record {
     Record {
         expires: Some(expires),
         ..Record::new(peer.to_bytes(), value)
-    }
-}
-
-/// What an event of Kademlia's is here, if anything.
-fn event(event: kad::Event) -> Option<Event> {
-    match event {
-        kad::Event::InboundRequest {
-            request:
-                InboundRequest::PutRecord {
-                    source,
-                    connection,
-                    record: Some(record),
-                },
-        } => Some(Event::Put(Put {
-            source,
-            connection,
-            record,
-        })),
-        kad::Event::OutboundQueryProgressed {
-            id, result, step, ..
-        } => query(id, result, step.last),
-        kad::Event::InboundRequest { .. }
-        | kad::Event::RoutingUpdated { .. }
-        | kad::Event::UnroutablePeer { .. }
-        | kad::Event::RoutablePeer { .. }
-        | kad::Event::PendingRoutablePeer { .. }
-        | kad::Event::ModeChanged { .. } => None,
-    }
-}
-
-fn query(query: QueryId, result: QueryResult, is_last: bool) -> Option<Event> {
-    match result {
-        QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(kad::PeerRecord { peer, record }))) => {
-            Some(
-                match Registration::read(record.key.as_ref(), &record.value) {
-                    Ok(registration) => Event::Found {
-                        query,
-                        registration,
-                    },
-                    Err(reason) => Event::Refused {
-                        source: peer,
-                        reason,
-                    },
-                },
-            )
-        }
-        QueryResult::GetRecord(_) => is_last.then_some(Event::LookedUp { query }),
-        QueryResult::PutRecord(result) => Some(Event::Sent {
-            query,
-            arrived: result.is_ok(),
-        }),
-        QueryResult::Bootstrap(_)
-        | QueryResult::GetClosestPeers(_)
-        | QueryResult::GetProviders(_)
-        | QueryResult::StartProviding(_)
-        | QueryResult::RepublishProvider(_)
-        | QueryResult::RepublishRecord(_) => None,
     }
 }
 

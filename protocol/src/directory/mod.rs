@@ -5,13 +5,15 @@
 //! all of them. So a node asks only the relays to which it is connected, and dials no peer for an answer.
 
 mod behaviour;
+mod event;
 mod registration;
 
 use std::time::Duration;
 
 use libp2p::StreamProtocol;
 
-pub use behaviour::{Behaviour, Event, Offer, Put, QueryId};
+pub use behaviour::{Behaviour, QueryId};
+pub use event::{Event, Offer, Put};
 pub use registration::{Found, Refused, Registration, ViaRelay, publishable};
 
 /// The protocol's name. The name is private, so that the directory never meets another Kademlia network.

@@ -75,8 +75,8 @@ impl Guard for Gate {
     type Streams = Box<dyn FnMut() -> Verdict + Send>;
 
     fn connected(&self, peer: PeerId, remote: &Multiaddr) -> Self::Streams {
-        let (gate, source) = (self.clone(), Source::of(remote));
-        Box::new(move || gate.judge(&peer, source))
+        let (gate, asker) = (self.clone(), self.state.asker(peer, Source::of(remote)));
+        Box::new(move || gate.judge(&asker.peer, asker.source))
     }
 
     fn report(&self, peer: PeerId, connection: ConnectionId) -> Verdict {

@@ -1,11 +1,14 @@
 //! A session through a NAT that drops mappings by their age.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::{Echo, LISTEN, TARGET, Traffic, configured};
+use super::{Echo, LISTEN, Pause, TARGET, Traffic, configured};
 use crate::{
     args::{PATIENCE, Transport},
     delay::Link,
@@ -21,16 +24,28 @@ const PACE: Duration = Duration::from_millis(10);
 const LINGER: Duration = Duration::from_secs(60);
 
 /// What became of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Aged {
-    /// How often the path has moved.
-    pub moves: usize,
-    /// How often it was lost or relayed.
+    pub moves: Vec<Move>,
+    /// How often the path was lost or relayed.
     pub losses: usize,
-    pub longest_pause: Duration,
+    /// The longest time without a byte that is none of a move's.
+    pub pause_elsewhere: Duration,
     /// Bytes each way.
     pub bytes: u64,
 }
+
+/// The path has moved.
+#[derive(Clone, Copy, Debug)]
+pub struct Move {
+    /// Since the traffic began.
+    pub at: Duration,
+    /// The longest time without a byte around it.
+    pub pause: Duration,
+}
+
+/// How long before and after the report of a move a pause counts as its own: the search, the new connection, the end of the old one.
+const AROUND: Duration = Duration::from_secs(2);
 
 /// A forward carries bytes for so long, or until the path has moved so often, while A's NAT drops each mapping at this age. With
 /// `spares_relay`, A keeps its mapping to the relay.
@@ -85,14 +100,26 @@ async fn carries(lab: &Prepared, lifetime: Duration, lasts: Duration, most: usiz
     traffic.carries(1).await?;
     traffic.longest_pause();
     let (began, seen) = (Instant::now(), a.seen());
-    while began.elapsed() < lasts && moves(&a, seen) < most {
+    while began.elapsed() < lasts && moves(&a, seen).len() < most {
         sleep(LINGER.min(Duration::from_millis(100))).await;
         ensure!(!traffic.is_over(), "the session has ended");
     }
+    let (at, pauses) = (moves(&a, seen), traffic.pauses());
+    let is_at = |at: Instant, pause: &&Pause| pause.end + AROUND > at && pause.end < at + AROUND;
+    let longest = |pauses: &mut dyn Iterator<Item = &Pause>| {
+        pauses.map(|pause| pause.lasted).max().unwrap_or_default()
+    };
+    let moved = |at: &Instant| Move {
+        at: *at - began,
+        pause: longest(&mut pauses.iter().filter(|pause| is_at(*at, pause))),
+    };
+    let mut elsewhere = pauses
+        .iter()
+        .filter(|pause| !at.iter().any(|at| is_at(*at, pause)));
     let aged = Aged {
-        moves: moves(&a, seen),
+        moves: at.iter().map(moved).collect(),
         losses: losses(&a, seen, &b.id),
-        longest_pause: traffic.longest_pause(),
+        pause_elsewhere: longest(&mut elsewhere),
         bytes: traffic.end()?,
     };
     a.direct(&b.id, PATIENCE).await?;
@@ -101,9 +128,12 @@ async fn carries(lab: &Prepared, lifetime: Duration, lasts: Duration, most: usiz
     Ok(aged)
 }
 
-fn moves(a: &Node, seen: usize) -> usize {
+/// When the path has moved.
+fn moves(a: &Node, seen: usize) -> Vec<Instant> {
     let is_move = |event: &&Event| event.json["moves"] == true && event.text("/outcome") == "found";
-    a.process.events().iter().skip(seen).filter(is_move).count()
+    let events = a.process.events();
+    let moves = events.iter().skip(seen).filter(is_move);
+    moves.map(|event| event.at).collect()
 }
 
 fn losses(a: &Node, seen: usize, peer: &str) -> usize {

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 pub use self::{
-    aging::{Aged, aging},
-    traffic::{AGAIN, Echo, LISTEN, TARGET, Traffic},
+    aging::{Aged, Move, aging},
+    traffic::{AGAIN, Echo, LISTEN, Pause, TARGET, Traffic},
 };
 
 use crate::{

@@ -4,7 +4,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     thread::{self, JoinHandle},
@@ -60,7 +60,7 @@ impl Echo {
         Ok(echo)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<io::ErrorKind>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<io::ErrorKind>> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,9 +101,25 @@ pub struct Traffic {
 #[derive(Debug, Default)]
 struct Seen {
     returned: AtomicU64,
-    /// The longest time without a byte, in ms, since it was last asked for.
-    pause: AtomicU64,
+    pauses: Mutex<Vec<Pause>>,
 }
+
+/// A time without a byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    pub lasted: Duration,
+    /// When the next byte came.
+    pub end: Instant,
+}
+
+impl Seen {
+    fn pauses(&self) -> MutexGuard<'_, Vec<Pause>> {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is no pause: the pace of the traffic, and a turn of the machine.
+const NO_PAUSE: Duration = Duration::from_millis(20);
 
 impl Traffic {
     /// Some 8 MiB/s.
@@ -137,7 +153,13 @@ impl Traffic {
 
     /// The longest time without a byte since the last call.
     pub fn longest_pause(&self) -> Duration {
-        Duration::from_millis(self.seen.pause.swap(0, SeqCst))
+        let pauses = self.pauses().into_iter();
+        pauses.map(|pause| pause.lasted).max().unwrap_or_default()
+    }
+
+    /// The times without a byte since the last call.
+    pub fn pauses(&self) -> Vec<Pause> {
+        std::mem::take(&mut self.seen.pauses())
     }
 
     /// Waits until so many further bytes have come back.
@@ -200,9 +222,12 @@ fn receive(mut from: TcpStream, seen: &Seen) -> Result<u64> {
         if read == 0 {
             return Ok(got);
         }
-        let pause = u64::try_from(last.elapsed().as_millis())?;
-        seen.pause.fetch_max(pause, SeqCst);
-        last = Instant::now();
+        let end = Instant::now();
+        let lasted = end - last;
+        if lasted > NO_PAUSE {
+            seen.pauses().push(Pause { lasted, end });
+        }
+        last = end;
         let mut expected = (got..).map(byte);
         let same = bytes[..read]
             .iter()

@@ -152,13 +152,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedProposals<S> {
         Poll::Ready(Ok(written))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_close(cx)
-    }
+    p2pnode_protocol::flushes_to!(inner);
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use libp2p::{
 use p2pnode_protocol::Transport;
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
-use super::{datagrams::Carrying, settings::Settings, streams::Streams, window::Window};
+use super::{datagrams::Carrying, settings::Settings, streams::Streams, tolerance, window::Window};
 use crate::net::{
     budget::{Budgeted, Class, Grant, Opens, Overuse, Pause, Registered, canonical},
     proposals::LimitedProposals,
@@ -42,6 +42,12 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(inner: quinn::Connection, peer: PeerId, settings: &Settings) -> Self {
+        let ip = canonical(inner.remote_address()).ip();
+        if let Some(window) = settings.budgets.congestion_window(&peer, ip)
+            && let Some(flight) = tolerance::flight(&inner)
+        {
+            flight.set_known(window);
+        }
         let budget = Registered::new(&settings.budgets, peer, |grant| {
             let class = grant.class;
             let budget = Budget::new(inner.clone(), grant, settings.send_window);
@@ -241,6 +247,10 @@ impl Budgeted for Budget {
 
     fn received(&self) -> u64 {
         lock(&self.0).connection.stats().udp_rx.datagrams
+    }
+
+    fn congestion_window(&self) -> u64 {
+        lock(&self.0).connection.stats().path.cwnd
     }
 
     fn set_class(&self, class: Class) {

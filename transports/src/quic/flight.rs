@@ -40,6 +40,8 @@ pub(super) struct Flight {
     begun: Instant,
     /// The congestion window, in bytes.
     window: AtomicU64,
+    /// The window to take up with the next packet. 0: none.
+    known: AtomicU64,
     /// Bytes that were sent and are neither acknowledged nor lost. Between acknowledgements those that ask for none are among them.
     in_flight: AtomicU64,
     /// The smoothed round trip, in microseconds.
@@ -61,6 +63,7 @@ impl Flight {
         Self {
             begun: now,
             window: AtomicU64::new(0),
+            known: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             rtt: AtomicU64::new(0),
             offered: AtomicU64::new(0),
@@ -70,6 +73,17 @@ impl Flight {
 
     pub(super) fn set_window(&self, window: u64) {
         self.window.store(window, Release);
+    }
+
+    /// Another connection has found this window on the same path.
+    pub(super) fn set_known(&self, window: u64) {
+        self.known.store(window, Relaxed);
+    }
+
+    /// The window to take up now.
+    pub(super) fn take_known(&self) -> Option<u64> {
+        let is_known = self.known.load(Relaxed) > 0;
+        is_known.then(|| self.known.swap(0, Relaxed))
     }
 
     pub(super) fn set_in_flight(&self, bytes: u64) {

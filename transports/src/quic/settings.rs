@@ -7,7 +7,6 @@ use libp2p::identity::Keypair;
 use quinn::{
     ClientConfig, EndpointConfig, NoneTokenStore, Runtime, ServerConfig, TokioRuntime,
     TransportConfig, ValidationTokenConfig, VarInt,
-    congestion::{BbrConfig, ControllerFactory, CubicConfig},
     crypto::{
         CryptoError, HmacKey,
         rustls::{QuicClientConfig, QuicServerConfig},
@@ -237,14 +236,6 @@ fn transport(congestion: Congestion, initial_rtt: Duration, role: Role) -> Arc<T
         .datagram_send_buffer_size(SEND_BUFFER)
         // The spin bit shows observers on the path the round trip time.
         .allow_spin(false)
-        .congestion_controller_factory(controller(congestion));
+        .congestion_controller_factory(Arc::new(WatchedConfig(congestion)));
     Arc::new(transport)
-}
-
-fn controller(congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
-    let (inner, tolerates): (Arc<dyn ControllerFactory + Send + Sync>, _) = match congestion {
-        Congestion::Cubic => (Arc::new(CubicConfig::default()), true),
-        Congestion::Bbr => (Arc::new(BbrConfig::default()), false),
-    };
-    Arc::new(WatchedConfig { inner, tolerates })
 }

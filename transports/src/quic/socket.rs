@@ -273,7 +273,8 @@ mod tests {
 
     use std::future::poll_fn;
 
-    use libp2p::identity::Keypair;
+    use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+    use libp2p::{core::muxing::StreamMuxerExt as _, identity::Keypair};
 
     use super::*;
     use crate::{
@@ -323,5 +324,45 @@ mod tests {
             tokio::spawn(client.dial(server.local(), Effort::Ordinary));
             assert!(accept(&mut server).await._unproven.is_some());
         }
+    }
+    /// A connection, from both sides.
+    async fn connect(client: &Socket, server: &mut Socket) -> [Connection; 2] {
+        let dial = tokio::spawn(client.dial(server.local(), Effort::Ordinary));
+        let accepted = accept(server).await;
+        let (dialed, accepted) = tokio::join!(dial, accepted.handshake());
+        [dialed.unwrap().unwrap(), accepted.unwrap()]
+    }
+
+    async fn carry([(_, from), (_, to)]: &mut [Connection; 2], bytes: usize) {
+        let send = async {
+            let opened = poll_fn(|cx| from.poll_outbound_unpin(cx)).await;
+            let mut stream = opened.unwrap();
+            stream.write_all(&vec![7; bytes]).await.unwrap();
+            stream.close().await.unwrap();
+        };
+        let take = async {
+            let mut stream = poll_fn(|cx| to.poll_inbound_unpin(cx)).await.unwrap();
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).await.unwrap();
+            assert_eq!(got.len(), bytes);
+        };
+        tokio::join!(send, take);
+    }
+
+    #[tokio::test]
+    async fn a_second_connection_of_a_peer_begins_with_the_window_of_the_first() {
+        let (mut server, client) = (bind(Role::Node), bind(Role::Node));
+        let ip = server.local().ip();
+        let window = |peer| client.settings.budgets.congestion_window(&peer, ip);
+        let mut first = connect(&client, &mut server).await;
+        let peer = first[0].0;
+        let fresh = window(peer).unwrap();
+        carry(&mut first, 1 << 20).await;
+        let found = window(peer).unwrap();
+        assert!(found > fresh);
+        let mut second = connect(&client, &mut server).await;
+        carry(&mut second, 1).await;
+        drop(first);
+        assert!(window(peer).unwrap() >= found);
     }
 }

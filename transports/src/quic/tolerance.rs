@@ -4,6 +4,9 @@
 //! 7 Mbit/s, and datagrams cannot be sent later. So while a connection carries datagrams, few losses are no congestion. More than
 //! [`PERCENT`] of the last packets are, as in BBR's third version, or a round trip that has grown, as in TCP Veno. Without datagrams it
 //! is plain CUBIC. Decision 0713.
+//!
+//! A connection begins with the window of an older one with the same peer at the same address. Otherwise a session that changes ports
+//! would wait for slow start. Decision 1006.
 
 use std::{
     any::Any,
@@ -11,10 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+use quinn::congestion::{BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 use quinn_proto::RttEstimator;
 
-use super::flight::Flight;
+use super::{congestion::Congestion, flight::Flight};
 
 /// How much may be lost.
 const PERCENT: u64 = 2;
@@ -31,6 +34,8 @@ const JITTER: Duration = Duration::from_millis(10);
 /// Congestion control whose window, bytes in flight and round trip others may see.
 pub(super) struct Watched {
     inner: Box<dyn Controller>,
+    congestion: Congestion,
+    mtu: u16,
     /// `None`: each loss counts.
     tolerance: Option<Tolerance>,
     flight: Arc<Flight>,
@@ -39,7 +44,6 @@ pub(super) struct Watched {
 #[derive(Debug, Clone)]
 struct Tolerance {
     losses: Losses,
-    mtu: u16,
     is_active: bool,
     /// Bytes that this acknowledgement has confirmed so far.
     confirmed: u64,
@@ -57,28 +61,46 @@ struct Losses {
 }
 
 /// Makes it for each connection.
-pub(super) struct WatchedConfig {
-    pub(super) inner: Arc<dyn ControllerFactory + Send + Sync>,
-    pub(super) tolerates: bool,
-}
+pub(super) struct WatchedConfig(pub(super) Congestion);
 
 impl ControllerFactory for WatchedConfig {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
-        let inner = Arc::clone(&self.inner).build(now, mtu);
+        let inner = begin(self.0, None, now, mtu);
         let flight = Arc::new(Flight::new(now));
         flight.set_window(inner.window());
-        let tolerance = self.tolerates.then(|| Tolerance {
+        let tolerance = (self.0 == Congestion::Cubic).then(|| Tolerance {
             losses: Losses::default(),
-            mtu,
             is_active: false,
             confirmed: 0,
             used: 0,
         });
         Box::new(Watched {
             inner,
+            congestion: self.0,
+            mtu,
             tolerance,
             flight,
         })
+    }
+}
+
+fn begin(
+    congestion: Congestion,
+    window: Option<u64>,
+    now: Instant,
+    mtu: u16,
+) -> Box<dyn Controller> {
+    match congestion {
+        Congestion::Cubic => {
+            let mut config = CubicConfig::default();
+            window.map(|window| config.initial_window(window));
+            Arc::new(config).build(now, mtu)
+        }
+        Congestion::Bbr => {
+            let mut config = BbrConfig::default();
+            window.map(|window| config.initial_window(window));
+            Arc::new(config).build(now, mtu)
+        }
     }
 }
 
@@ -96,9 +118,8 @@ impl Watched {
         let carries = self.flight.carries_datagrams(now);
         let tolerance = self.tolerance.as_mut()?;
         if carries && !tolerance.is_active {
-            let mut config = CubicConfig::default();
-            config.initial_window(self.inner.window());
-            self.inner = Arc::new(config).build(now, tolerance.mtu);
+            let window = Some(self.inner.window());
+            self.inner = begin(self.congestion, window, now, self.mtu);
             tolerance.losses = Losses::default();
         }
         tolerance.is_active = carries;
@@ -108,6 +129,11 @@ impl Watched {
 
 impl Controller for Watched {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        let known = self.flight.take_known();
+        if let Some(window) = known.filter(|window| *window > self.inner.window()) {
+            self.inner = begin(self.congestion, Some(window), now, self.mtu);
+            self.flight.set_window(window);
+        }
         self.flight.sent(bytes);
         self.inner.on_sent(now, bytes, last_packet_number);
     }
@@ -168,9 +194,7 @@ impl Controller for Watched {
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        if let Some(tolerance) = &mut self.tolerance {
-            tolerance.mtu = new_mtu;
-        }
+        self.mtu = new_mtu;
         self.inner.on_mtu_update(new_mtu);
         self.flight.set_window(self.inner.window());
     }
@@ -186,6 +210,8 @@ impl Controller for Watched {
     fn clone_box(&self) -> Box<dyn Controller> {
         Box::new(Self {
             inner: self.inner.clone_box(),
+            congestion: self.congestion,
+            mtu: self.mtu,
             tolerance: self.tolerance.clone(),
             flight: Arc::clone(&self.flight),
         })
@@ -235,11 +261,8 @@ mod tests {
     const RTT: Duration = Duration::from_millis(20);
     const PACKET: u64 = 1_250;
 
-    fn build(tolerates: bool, now: Instant) -> Watched {
-        let config = WatchedConfig {
-            inner: Arc::new(CubicConfig::default()),
-            tolerates,
-        };
+    fn build(congestion: Congestion, now: Instant) -> Watched {
+        let config = WatchedConfig(congestion);
         let built = Arc::new(config).build(now, 1_250).into_any();
         *built.downcast::<Watched>().expect("it builds these")
     }
@@ -274,17 +297,35 @@ mod tests {
     #[test]
     fn without_datagrams_it_is_plain_cubic_and_a_mark_or_a_dead_path_counts_always() {
         let now = Instant::now();
-        let mut control = build(true, now);
+        let mut control = build(Congestion::Cubic, now);
         let before = control.window();
         control.on_congestion_event(now, now, false, PACKET);
         assert!(control.window() < before, "a loss");
         for (is_persistent, lost) in [(false, 0), (true, PACKET)] {
-            let mut control = build(true, now);
+            let mut control = build(Congestion::Cubic, now);
             control.flight.admits(1_200, 0, now);
             control.on_congestion_event(now, now, false, PACKET);
             assert_eq!(control.window(), before, "one loss");
             control.on_congestion_event(now, now, is_persistent, lost);
             assert!(control.window() < before, "{is_persistent}");
+        }
+    }
+    #[test]
+    fn the_window_of_the_path_is_taken_up_with_the_next_packet_and_never_a_smaller_one() {
+        for congestion in Congestion::ALL {
+            let now = Instant::now();
+            let mut control = build(congestion, now);
+            let first = control.window();
+            control.flight.set_known(first - 1);
+            control.on_sent(now, PACKET, 1);
+            assert_eq!(control.window(), first);
+            control.flight.set_known(400_000);
+            control.on_sent(now, PACKET, 2);
+            assert_eq!(control.window(), 400_000);
+            control.on_congestion_event(now, now, true, PACKET);
+            let after = control.window();
+            control.on_sent(now, PACKET, 3);
+            assert_eq!(control.window(), after, "once");
         }
     }
 }

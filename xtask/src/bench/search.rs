@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use anyhow::{Context as _, Result};
 use p2pnode_tests::{
-    carry::aging,
+    carry::{Move, aging},
     delay::Link,
     lab::Lab,
     nat::{NatKind, RANGE},
@@ -19,9 +19,6 @@ use super::{
 use crate::tools;
 
 const RUNS: u16 = 20;
-
-/// The age at which the carriers that do so drop mappings.
-const LIFETIME: Duration = Duration::from_secs(60);
 
 const WIDE: RangeInclusive<u16> = 40000..=40255;
 
@@ -68,9 +65,12 @@ pub(crate) struct Args {
     /// Loss on each way, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     loss: f64,
-    /// Instead: for so many minutes, a forward carries bytes through a NAT that drops each mapping 60 s after it was made.
+    /// Instead: for so many minutes, a forward carries bytes through a NAT that drops each mapping at its age.
     #[arg(long, value_name = "MINUTES")]
     aging: Option<u64>,
+    /// That age. Carriers that do so drop mappings after a minute.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    lifetime: u64,
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -89,36 +89,47 @@ impl Cell {
 /// How a session fares while its mappings die of age.
 fn age(minutes: u64, args: &Args) -> Result<Report> {
     let lasts = Duration::from_secs(minutes * 60);
+    let lifetime = Duration::from_secs(args.lifetime);
     let aged = tools::runtime()?.block_on(async {
         let link = Link::rtt(Duration::from_millis(args.rtt)).loss(args.loss);
         let lab = Lab::new("search-aging").await?;
-        aging(lab, link, LIFETIME, lasts, usize::MAX, false).await
+        aging(lab, link, lifetime, lasts, usize::MAX, false).await
     })?;
+    for (nth, Move { at, pause }) in aged.moves.iter().enumerate() {
+        eprintln!("search: move {nth} after {at:.1?}: longest pause {pause:.0?}");
+    }
     let mut report = Report::new(
         "search-aging",
         format!(
             "A forward over {minutes} min at a round trip of {} ms and {} % loss, with a chunk of 64 KiB each 10 ms. The NAT drops each \
-             mapping 60 s after it was made, and gives another port afterwards; `punch.rotate: 60s`.",
-            args.rtt, args.loss
+             mapping {lifetime:?} after it was made, and gives another port afterwards; `punch.rotate: {lifetime:?}`. The path moved {} times.",
+            args.rtt,
+            args.loss,
+            aged.moves.len()
         ),
     );
+    let ms = |pause: Duration| pause.as_secs_f64() * 1e3;
+    let pauses = aged.moves.iter().map(|moved| ms(moved.pause)).collect();
     let figures = [
-        ("moves of the path", "moves", aged.moves as f64),
-        ("losses of the path", "losses", aged.losses as f64),
+        ("losses of the path", "losses", vec![aged.losses as f64]),
+        ("longest pause around each move", "ms", pauses),
         (
-            "longest pause",
+            "longest pause elsewhere",
             "ms",
-            aged.longest_pause.as_secs_f64() * 1e3,
+            vec![ms(aged.pause_elsewhere)],
         ),
         (
             "bytes each way",
             "MiB",
-            aged.bytes as f64 / f64::from(1 << 20),
+            vec![aged.bytes as f64 / f64::from(1 << 20)],
         ),
     ];
-    for (title, unit, value) in figures {
+    for (title, unit, values) in figures {
         let mut figure = Figure::new(title, unit, Better::Less);
-        figure.push("60 s of age", vec![Row::new("p2pnode", [value])]);
+        figure.push(
+            format!("{lifetime:?} of age"),
+            vec![Row::new("p2pnode", values)],
+        );
         report.figures.push(figure);
     }
     Ok(report)

@@ -26,6 +26,10 @@ const ASKED_PER_HOUR: usize = 8;
 pub(super) const SAMPLED: Duration = Duration::from_secs(5);
 const ANSWERED: Duration = Duration::from_secs(8);
 
+/// The same for a move, whose offer may have gone over a leg that has died of age and is not missed yet. The next try, 3 s after the
+/// last, is not to find this one under way.
+const MOVE_ANSWERED: Duration = Duration::from_millis(2_500);
+
 /// The most peers of which a rest is remembered.
 const PEERS: usize = 512;
 
@@ -369,7 +373,11 @@ impl Searches {
             answers: theirs.map(|theirs| theirs.nonce),
             side,
         };
-        active.until = now + ANSWERED;
+        active.until = now
+            + match active.moves {
+                true => MOVE_ANSWERED,
+                false => ANSWERED,
+            };
         active.phase = Phase::Offered(offer);
         self.steps.push_back(Step::Ask(Ask {
             relay: active.relay,

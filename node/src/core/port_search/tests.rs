@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use p2pnode_protocol::port_search::{Key, Nonce, Part};
+use p2pnode_protocol::port_search::{Key, Nonce, Part, Ports, Side};
 
 use nat::{Kind, Nat, PUNCH, port_of, socket_of};
 
@@ -69,9 +69,12 @@ const FAR: Way = Way {
     lost: 10,
 };
 
+fn sides(nats: &mut [Nat; 2], range: u16) -> [Side; 2] {
+    nats.each_mut().map(|nat| nat.side(range))
+}
+
 /// Both sides' plans, or why there is none.
-fn plans(nats: &mut [Nat; 2], range: u16) -> Result<[Plan; 2], NoSearch> {
-    let [a, b] = [nats[0].side(range), nats[1].side(range)];
+fn plans([a, b]: [Side; 2]) -> Result<[Plan; 2], NoSearch> {
     let plans = [Plan::new(&a, &b), Plan::new(&b, &a)];
     assert_eq!(plans[0].as_ref().err(), plans[1].as_ref().err());
     let [Ok(one), Ok(other)] = plans else {
@@ -113,7 +116,18 @@ impl World {
             Nat::new(1, kinds[0], seed),
             Nat::new(2, kinds[1], seed + 1_000_000),
         ];
-        let [one, other] = plans(&mut nats, range)?;
+        let sides = sides(&mut nats, range);
+        Self::of_sides(nats, sides, way, seed)
+    }
+
+    /// With what a relay says of both.
+    fn of_sides(
+        mut nats: [Nat; 2],
+        sides: [Side; 2],
+        way: Way,
+        seed: u64,
+    ) -> Result<Self, NoSearch> {
+        let [one, other] = plans(sides)?;
         // Others have had ports since.
         for nat in &mut nats {
             nat.given += 3;
@@ -384,6 +398,37 @@ fn a_remote_that_is_not_there_costs_a_series_and_no_more() {
                 .all(|(ended, at)| *ended == Ended::NotFound && *at < SERIES)
         );
         assert!(run.sent.iter().all(|sent| *sent <= 3_000), "{run:?}");
+    }
+}
+
+#[test]
+fn a_relay_that_lies_about_a_sample_costs_a_series_within_the_budget_and_reaches_nobody_else() {
+    let lies = [
+        None,
+        Some(Ports::Random),
+        Some(Ports::Block {
+            from: 1_024,
+            to: 2_047,
+        }),
+        Some(Ports::Sequential { last: 7, step: 1 }),
+    ];
+    for (kind, lie) in [Kind::Random, Kind::Stable(0), BLOCK]
+        .into_iter()
+        .flat_map(|kind| lies.map(|lie| (kind, lie)))
+    {
+        let kinds = [kind, Kind::Stable(5)];
+        let mut nats = [1, 2].map(|nth| Nat::new(nth, kinds[usize::from(nth) - 1], 1));
+        let mut sides = sides(&mut nats, 51);
+        // Another port of that side's own NAT, in another class.
+        sides[0].mapped.set_port(7);
+        (sides[0].ports, sides[0].sockets) = (lie, 51);
+        let Ok(world) = World::of_sides(nats, sides, NEAR, 1) else {
+            continue;
+        };
+        let run = world.run();
+        assert!(run.ended.iter().all(Option::is_some), "{kind:?}, {lie:?}");
+        assert!(run.sent.iter().all(|sent| *sent <= 3_000), "{run:?}");
+        assert!(run.took() < SERIES, "{run:?}");
     }
 }
 

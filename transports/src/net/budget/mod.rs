@@ -13,7 +13,7 @@ use std::{
     cmp::Reverse,
     collections::{HashMap, hash_map::Entry},
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -174,6 +174,10 @@ pub(crate) trait Budgeted: Send + Sync {
     fn received(&self) -> u64 {
         0
     }
+    /// How many bytes may be in flight on it over QUIC.
+    fn congestion_window(&self) -> u64 {
+        0
+    }
 }
 
 /// A connection that was closed, or would be.
@@ -242,8 +246,7 @@ impl Budgets {
             } else {
                 registry.classes.insert(peer, class);
             }
-            let open = registry.open.get(&peer).into_iter().flatten();
-            open.filter_map(|open| open.connection.upgrade()).collect()
+            registry.open_with(&peer)
         };
         for connection in open {
             connection.set_class(class);
@@ -317,27 +320,39 @@ impl Budgets {
     ) -> Arc<dyn Fn() -> u64 + Send + Sync> {
         let (transport, exact) = (Transport::of(address), to_socket_addr(address));
         let family = Family::of(address);
-        let is_it = |connection: &Weak<dyn Budgeted>| {
-            let remote = connection
-                .upgrade()
-                .and_then(|connection| connection.remote());
-            remote.is_some_and(|(of, remote)| {
-                transport == Some(of)
-                    && exact.is_none_or(|exact| exact == remote)
-                    && family.is_none_or(|family| family == Family::from(remote.ip()))
-            })
+        let is_it = |(of, remote): (Transport, SocketAddr)| {
+            transport == Some(of)
+                && exact.is_none_or(|exact| exact == remote)
+                && family.is_none_or(|family| family == Family::from(remote.ip()))
         };
-        let open: Vec<_> = {
-            let registry = self.lock();
-            let open = registry.open.get(peer).into_iter().flatten();
-            open.map(|open| Weak::clone(&open.connection)).collect()
-        };
-        let open: Vec<_> = open.into_iter().filter(is_it).collect();
+        let open = self.open_with(peer, is_it);
+        let open: Vec<_> = open.iter().map(Arc::downgrade).collect();
         Arc::new(move || {
             let open = open.iter().filter_map(Weak::upgrade);
             open.map(|connection| connection.received())
                 .fold(0, u64::wrapping_add)
         })
+    }
+
+    /// How many bytes may be in flight over QUIC with the peer at this address, as an open connection has found.
+    pub(crate) fn congestion_window(&self, peer: &PeerId, ip: IpAddr) -> Option<u64> {
+        let is_it = |(of, remote): (_, SocketAddr)| of == Transport::Quic && remote.ip() == ip;
+        let open = self.open_with(peer, is_it).into_iter();
+        open.map(|connection| connection.congestion_window()).max()
+    }
+
+    /// The open connections with `peer` whose transport and remote are wanted.
+    fn open_with(
+        &self,
+        peer: &PeerId,
+        is_wanted: impl Fn((Transport, SocketAddr)) -> bool,
+    ) -> Vec<Arc<dyn Budgeted>> {
+        let mut open: Vec<_> = {
+            let registry = self.lock();
+            registry.open_with(peer)
+        };
+        open.retain(|connection| connection.remote().is_some_and(&is_wanted));
+        open
     }
 
     /// A datagram of so many bytes has come over QUIC from this remote. Whether it is to be dropped: while the process is short of
@@ -425,6 +440,11 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 impl Registry {
+    fn open_with(&self, peer: &PeerId) -> Vec<Arc<dyn Budgeted>> {
+        let open = self.open.get(peer).into_iter().flatten();
+        open.filter_map(|open| open.connection.upgrade()).collect()
+    }
+
     fn class(&self, peer: &PeerId) -> Class {
         self.classes.get(peer).copied().unwrap_or(self.begin)
     }

@@ -151,6 +151,18 @@ fn an_offer_counts_only_if_the_peer_lists_that_address_over_the_circuit_too() {
     let actions = node.actions();
     assert!(offered(&actions).unwrap().answers.is_some() && begun(&actions).is_some());
 
+    // A relay that names a third party is not believed, whatever the peer lists.
+    let (mut node, known, peer, circuit) = relayed(false);
+    let mut lie = offer("a", None, "random");
+    lie.side.mapped.set_ip([203, 0, 113, 3].into());
+    node.state
+        .handle_introduction(known.peer, notice(peer, lie), node.now);
+    let failed = attempt(peer, circuit, Role::Initiator);
+    node.state.handle_punch(failed, node.now);
+    let actions = node.actions();
+    let answers = offered(&actions).is_some_and(|own| own.answers.is_some());
+    assert!(!answers && begun(&actions).is_none());
+
     // A peer without a circuit is not searched for.
     let stranger = notice(PeerId::random(), offer("b", None, "random"));
     let (mut node, known, ..) = relayed(false);
@@ -282,6 +294,12 @@ fn a_direct_path_moves_to_the_next_port_after_half_the_lifetime_of_its_mapping()
     assert!(node.actions().contains(&next));
     assert!(node.state.poll_timeout().is_some_and(|at| at > node.now));
 
+    // The first offer goes over a leg that is dead.
+    node.state.handle_port_sample(next_port(), node.now);
+    assert!(offered(&node.actions()).is_some());
+    node.pass(Duration::from_millis(2_500));
+    node.pass(Duration::from_millis(500));
+    assert!(node.actions().contains(&next), "another try");
     node.state.handle_port_sample(next_port(), node.now);
     let own = offered(&node.actions()).unwrap();
     assert_eq!((own.side.mapped.port(), own.side.sockets), (9_007, 1));
