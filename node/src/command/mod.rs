@@ -51,6 +51,10 @@ use crate::{
     swarm::token_file,
 };
 
+/// What a command reports that needs a relay.
+const NO_RELAY: &str =
+    "no relay is known: give its address with --relay, or in `relays` of the configuration";
+
 const BINARY: Binary<Config> = Binary {
     program: PROGRAM,
     read: |reader| Config::read(reader, Purpose::Check),
@@ -167,9 +171,7 @@ fn check_network(cli: &Cli, args: &NetcheckArgs) -> anyhow::Result<Exit> {
         }
     }
     if config.relays.is_empty() {
-        let text =
-            "no relay is known: give its address with --relay, or in `relays` of the configuration";
-        return Err(Usage(text.to_owned()).into());
+        return Err(Usage(NO_RELAY.to_owned()).into());
     }
     command::block_on(netcheck::alone(&config, wish))
 }

@@ -16,7 +16,7 @@ mod router;
 
 use std::{
     future::{pending, poll_fn},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -41,7 +41,7 @@ use crate::{
     config::{self, Expose, MappingMode, PUNCH},
     core::mappings::{
         Action, Checked, Claim, Entry, Event, Exposure, ExposureState, Gateway, Inside, Mappings,
-        Method, changes,
+        Method, RouterFacts, Wait, changes,
     },
     swarm::netcheck::Plan,
 };
@@ -84,7 +84,7 @@ impl Mapper {
         let (stop, stopped) = oneshot::channel();
         let (asks, asked) = mpsc::channel(ASKS);
         let (claims, claimed) = watch::channel(Vec::new());
-        let (router, named) = watch::channel(None);
+        let (router, named) = watch::channel(RouterFacts::default());
         let (exposes, exposed) = mpsc::channel(ASKS);
         let keeper = Keeper {
             mappings: Mappings::new(methods, seed),
@@ -125,8 +125,8 @@ impl Mapper {
 struct Outside {
     asks: mpsc::Sender<Ask>,
     claims: watch::Sender<Vec<Claim>>,
-    /// The outside address that the router names.
-    router: watch::Sender<Option<IpAddr>>,
+    /// What the router has shown.
+    router: watch::Sender<RouterFacts>,
     checks: JoinSet<(Check, Checked)>,
 }
 
@@ -230,9 +230,15 @@ impl Keeper {
             self.io = claim(&self.sockets, answers);
         }
         let now = Instant::now();
+        let lacks_port = gateway.is_some() && self.io.is_none();
         self.gateway = gateway.filter(|_| self.io.is_some());
         self.mappings.handle_gateway(self.gateway, now);
         self.mappings.handle_wanted(&wanted, now);
+        match (self.gateway, lacks_port) {
+            (Some(_), _) => {}
+            (None, true) => self.mappings.handle_missing(Wait::Port),
+            (None, false) => self.mappings.handle_missing(Wait::Route),
+        }
         self.holder.retain(|inside| wanted.contains(&inside));
     }
 
@@ -265,7 +271,11 @@ impl Keeper {
                 tracing::debug!(name = %expose.name, error, "no port for an exposed target yet");
                 self.missing.push(expose);
             }
-            Err(error) => report(ExposureState::Failed, None, Some(error)),
+            Err(error) => {
+                let reason =
+                    format!("{error}; widen dial.port_range, or stop what holds its ports");
+                report(ExposureState::Failed, None, Some(reason));
+            }
         }
     }
 
@@ -301,9 +311,19 @@ impl Keeper {
                 self.report_to(inside, refused);
             }
         }
+        while let Some((inside, wait)) = self.mappings.poll_wait() {
+            let (protocol, port) = (inside.protocol.name(), inside.port);
+            let own = tracing::field::Empty;
+            tracing::warn!(own, protocol, port, reason = %wait, "a port waits to be mapped");
+            let waiting = Exposure {
+                reason: Some(wait.to_string()),
+                ..exposure(inside.protocol, ExposureState::Waiting)
+            };
+            self.report_to(inside, waiting);
+        }
         self.outside
             .router
-            .send_replace(self.mappings.router_outside());
+            .send_replace(self.mappings.router().clone());
         let now: Vec<Claim> = self.mappings.claims().collect();
         let before = self.outside.claims.borrow().clone();
         if now == before {
