@@ -129,6 +129,9 @@ fn what_it_takes(path: &PathFacts, range: PortRange) -> Remedy {
     if let Some(fault) = path.faults.first() {
         return Remedy::fault(*fault, range);
     }
+    if path.lacks_punch_port() {
+        return Remedy::range_blocked(range);
+    }
     match (by.is_empty(), path.lacks_port) {
         (true, false) => Remedy::newer_relay(),
         (true, true) => Remedy::few_ports(),
@@ -196,6 +199,16 @@ fn lifetime(path: &PathFacts, rotate: Rotate) -> Option<Check> {
 fn nat64(facts: &Facts) -> Check {
     let answers = |leg: &Leg| leg.family == Family::Ip4 && leg.answer.is_there();
     let has_ip4 = legs(facts).any(answers);
+    if facts.paths.iter().any(PathFacts::is_translated) {
+        let prefix = match facts.nat64 {
+            Nat64::Prefix(prefix) => format!("yes, {prefix}"),
+            Nat64::None | Nat64::Unknown => "yes".to_owned(),
+        };
+        let text = format!(
+            "{prefix}: relays of IPv4 are reached through it. Peers of IPv4 alone stay relayed, and those of IPv6 may be direct"
+        );
+        return check(Id::Nat64, Status::Warn, text, Some(Remedy::nat64()));
+    }
     let (status, text) = match facts.nat64 {
         Nat64::None => (Status::Ok, "no: the resolver is no DNS64".to_owned()),
         Nat64::Prefix(prefix) => (

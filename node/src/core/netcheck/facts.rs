@@ -230,6 +230,18 @@ impl PathFacts {
         self.sample.iter().any(|(_, mapped)| mapped.is_some())
     }
 
+    /// Whether other ports than the punch port get answers, and the punch port gets none. Over TCP it does not ask.
+    pub(super) fn lacks_punch_port(&self) -> bool {
+        let is_seen = self.seen.iter().any(|seen| seen.mapped.is_some());
+        self.transport == Transport::Quic && !is_seen && self.gets_out()
+    }
+
+    /// Whether relays of IPv4 alone are reached over IPv6, through a NAT64.
+    pub(super) fn is_translated(&self) -> bool {
+        let mut mapped = self.seen.iter().filter_map(|seen| seen.mapped);
+        mapped.any(|mapped| Family::from(mapped.ip()) != self.family)
+    }
+
     /// The longest payload that comes through both ways, as far as that was tried.
     pub(super) fn both_ways(&self) -> Option<u16> {
         self.payload.into_iter().chain(self.payload_in).min()

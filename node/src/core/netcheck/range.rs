@@ -56,7 +56,8 @@ pub(super) fn range(path: &PathFacts, facts: &Facts) -> Option<Check> {
         };
         return Some(of_path(path, check));
     }
-    let is_silent = !came(path, facts) && is_asked(path, facts);
+    // A connection that is there may not know yet that it is dead.
+    let is_silent = path.lacks_punch_port() || !came(path, facts) && is_asked(path, facts);
     let kept = out.iter().filter(|(port, mapped)| port == mapped).count();
     let seen = match kept {
         _ if out.is_empty() => String::new(),
@@ -66,7 +67,7 @@ pub(super) fn range(path: &PathFacts, facts: &Facts) -> Option<Check> {
     };
     let count = out.len();
     let text = format!("{count} of {sampled} sampled ports get out{seen}");
-    if let (Some(fault), true, false) = (fault, blocked.is_empty(), is_silent) {
+    if let (Some(fault), true) = (fault, blocked.is_empty()) {
         return lacks(text, fault);
     }
     let text = format!("{range}: {text}");

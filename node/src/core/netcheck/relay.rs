@@ -125,10 +125,16 @@ fn unreachable(relay: &RelayFacts, facts: &Facts) -> Remedy {
         let exhausted = facts.host.unbound.as_ref();
         return exhausted.map_or_else(Remedy::no_socket, Remedy::no_port);
     }
-    let is_blocked = |path: &PathFacts| {
+    let is_silent = |path: &&PathFacts| {
         let of = |leg: &Leg| (leg.transport, leg.family) == (path.transport, path.family);
-        relay.legs.iter().any(of) && !came(path, facts) && path.gets_out()
+        relay.legs.iter().any(of) && !came(path, facts)
     };
+    // This host sends nothing from other ports, and so from the punch port.
+    let mut silent = facts.paths.iter().filter(is_silent);
+    if let Some(fault) = silent.find_map(|path| path.faults.first()) {
+        return Remedy::fault(*fault, facts.range);
+    }
+    let is_blocked = |path: &PathFacts| is_silent(&path) && path.gets_out();
     match facts.paths.iter().any(is_blocked) {
         true => Remedy::range_blocked(facts.range),
         false => Remedy::unreachable(facts.range),

@@ -99,6 +99,15 @@ impl Remedy {
         )
     }
 
+    /// IPv4 is there for names alone.
+    pub(crate) fn nat64() -> Self {
+        Self::new(
+            "nat64",
+            "a direct path takes one IP family that both sides have: give this host IPv4 as well (464XLAT, such as clatd), or the peers IPv6",
+            None,
+        )
+    }
+
     pub(crate) fn no_handshake() -> Self {
         Self::new(
             "no_handshake",

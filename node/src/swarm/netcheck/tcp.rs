@@ -101,7 +101,7 @@ fn claim(look: &Look<'_>) -> Option<ClaimedTcp> {
     {
         match port.listen() {
             Ok(_) => return Some(port),
-            Err(error) => drop(look.faults.note(&error)),
+            Err(error) => _ = look.faults.note(&error),
         }
         taken.push(port);
     }
@@ -120,7 +120,7 @@ async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
         let stream = timeout(LEGS, socket.connect(*addr, Segments::Full)).await;
         let stream = stream
             .ok()?
-            .inspect_err(|error| drop(look.faults.note(error)));
+            .inspect_err(|error| _ = look.faults.note(error));
         let stream = stream.ok()?;
         let started = Instant::now();
         let got = ask(stream, &request(), MAPPINGS).await;

@@ -105,6 +105,13 @@ async fn facts(look: &Look<'_>, port: u16, addrs: &[SocketAddr], path: &mut Path
     let best = answers.iter().find(has_partner).or(answers.first());
     let Some((relay, got)) = best else {
         path.facts.sample = sampled(look, &addrs[..addrs.len().min(TRIED)]).await;
+        // quinn keeps the errors of the punch socket to itself. Those of all other ports stand for it.
+        let fault = look.faults.all().first().copied();
+        let all_failed = !look.sample.is_empty() && path.facts.sample.is_empty();
+        if let (Some(fault), true) = (fault, all_failed) {
+            let failed = addrs.iter().map(|addr| (*addr, Answer::Fault(fault)));
+            came.failed.extend(failed);
+        }
         return came;
     };
     let relay = *relay;

@@ -313,6 +313,22 @@ fn a_fault_of_this_host_is_never_the_networks() {
 }
 
 #[test]
+fn a_punch_port_that_is_blocked_is_named_although_an_old_connection_stands() {
+    let mut facts = facts(vec![LAB[3].1.path(2)]);
+    facts.paths[0].seen.clear();
+    facts.relays[0].legs[0].answer = Answer::Held;
+    let report = assess(&facts);
+    let range = of(&report, Id::Range);
+    assert_eq!(range.status, Status::Fail);
+    assert!(
+        range.text.ends_with("; no answer to the punch port"),
+        "{}",
+        range.text
+    );
+    assert_eq!(remedy(&report, Id::Nat), Some("range_blocked"));
+}
+
+#[test]
 fn the_direction_in_which_long_packets_are_lost_is_named() {
     let text = |transport, out, back| {
         let mut path = LAB[3].1.path(2);
