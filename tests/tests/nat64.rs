@@ -22,24 +22,38 @@ async fn nat64() -> Result<()> {
     });
     let args = NodeArgs::with_relays(addresses.to_vec(), &Transport::ALL);
     let node: Node = args.run_on(&peer.host, "a")?.reserves(&peer.host).await?;
-    let report = node.control.text(&["netcheck", "--json"]).await?;
-    let report: Value = serde_json::from_str(&report)?;
-    schema::validate("netcheck", &report)?;
+    let socket = node::control_socket(lab.artifacts(), "a");
+    let look = Launch::new("look", bins()?.p2pnode).args(["netcheck", "--json"]);
+    let ended = look.env(node::CONTROL_SOCKET, socket);
+    let ended = ended.on(&peer.host)?.ended().await?;
+    let report = ended.all("netcheck").next().context("a report")?;
+    let report = &report.json;
+    schema::validate("netcheck", report)?;
     let checks = report["checks"].as_array().context("checks")?;
     let of = |id: &str| checks.iter().find(|check| check["id"] == id);
-    let text = of("nat64").context("a check")?["text"].to_string();
-    ensure!(text.contains("64:ff9b::/96"), "{report}");
-    ensure!(
-        of("range").context("a check")?["status"] == "ok",
-        "{report}"
-    );
-    let other = Peer::new(&lab, "b", NatKind::None).await?;
-    let called = relay.node("b", &other.host, &Transport::ALL).await?;
-    println!("{report:#}");
-    let dial = node.dial("out", &called.id).await?;
-    println!("{:?}", dial.events.last());
-    let dial = called.dial("in", &node.id).await?;
-    println!("{:?}", dial.events.last());
+    let nat64 = of("nat64").context("a check")?;
+    let text = nat64["text"].as_str().context("a text")?;
+    ensure!(text.starts_with("yes, 64:ff9b::/96"), "{report}");
+    for id in ["relay", "udp", "range", "mtu"] {
+        ensure!(of(id).context(id)?["status"] == "ok", "{id}: {report}");
+    }
+    ensure!(report["verdict"]["direct"] == json!([]), "{report}");
+    ensure!(ended.code == 3, "{}: {report}", ended.code);
+    for (name, kind, expected) in [
+        ("b", NatKind::EimApdf, "relayed"),
+        ("c", NatKind::DualStack, "direct"),
+    ] {
+        let other = Peer::new(&lab, name, kind).await?;
+        let other_node = relay.node(name, &other.host, &Transport::ALL).await?;
+        let dials = [
+            node.dial(&format!("to-{name}"), &other_node.id).await?,
+            other_node.dial(&format!("from-{name}"), &node.id).await?,
+        ];
+        for dial in dials {
+            println!("{name}: {:?}", dial.events.last());
+            dial.is(expected)?;
+        }
+    }
     peer.settle().await?;
     peer.keeps_range().await
 }

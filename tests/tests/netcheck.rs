@@ -402,7 +402,7 @@ async fn few_files() -> Result<()> {
         .relay
         .addresses(&side.host, &Transport::ALL)
         .join(" --relay ");
-    for limit in [16, 25, 31, 35, 40, 44] {
+    for limit in [16, 25, 31, 35, 40] {
         let program = bins()?.p2pnode;
         let command = format!(
             "ulimit -n {limit}; exec {} netcheck --json --relay {addresses}",

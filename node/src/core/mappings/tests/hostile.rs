@@ -59,6 +59,15 @@ fn what_was_not_asked_for_is_no_grant_and_no_flood_makes_the_node_ask_faster() {
 }
 
 #[test]
+fn a_router_without_an_outside_address_keeps_no_mapping() {
+    let mut world = World::new(&[Method::Upnp], &[Method::Upnp]);
+    world.router.outside = Ipv4Addr::UNSPECIFIED;
+    let events = world.run(SECOND * 5);
+    assert!(matches!(events[..], [Event::Refused { .. }]), "{events:?}");
+    assert!(world.router.entries.is_empty());
+}
+
+#[test]
 fn only_the_router_is_listened_to_and_another_nonce_is_no_grant() {
     let mut world = World::new(&[Method::Pcp], &[Method::Pcp]);
     world.run(SECOND * 20);
