@@ -26,7 +26,7 @@ use p2pnode_transports::{Family, Handle, Interfaces, Transport};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
-    time::{Sleep, interval, sleep, timeout},
+    time::{Sleep, sleep, sleep_until, timeout},
 };
 
 use self::{
@@ -48,10 +48,12 @@ use crate::{
 
 /// How often the punch ports are compared with what is mapped.
 const PORTS: Duration = Duration::from_secs(2);
-/// How long a shutdown waits for the router to confirm that mappings have ended.
-const RELEASE: Duration = Duration::from_secs(1);
-/// After this long without its confirmation it is asked again.
-const AGAIN: Duration = Duration::from_millis(250);
+/// How long a shutdown waits for the router to confirm that mappings have ended: after each confirmation, and in all.
+const SILENCE: Duration = Duration::from_secs(1);
+const RELEASE: Duration = Duration::from_secs(5);
+/// After this long without its confirmation it is asked again, and then after twice as long each time: repeats fill the queue of a
+/// slow router.
+const AGAIN: Duration = Duration::from_millis(400);
 /// Requests for nonces that wait for the event loop.
 const ASKS: usize = 16;
 /// The largest datagram that is read whole: SSDP's.
@@ -435,6 +437,13 @@ impl Keeper {
         };
         // A router that confirms nothing lets the leases end.
         let (_, ()) = tokio::join!(timeout(RELEASE, confirmed), sinks.stop());
+        let left = mappings.unconfirmed();
+        if left > 0 {
+            tracing::warn!(
+                left,
+                "the router has not confirmed the end of all mappings; what is left ends with its lease, within two hours"
+            );
+        }
     }
 }
 
@@ -447,16 +456,25 @@ async fn send(io: &Io, datagram: &[u8], to: SocketAddr) {
 /// Waits until the router has dropped every mapping.
 async fn confirm(mappings: &mut Mappings, io: &Io) {
     let mut buffer = [0; DATAGRAM];
-    let mut again = interval(AGAIN);
-    again.reset();
+    let mut until = tokio::time::Instant::now() + SILENCE;
+    let (mut wait, mut again) = (AGAIN, tokio::time::Instant::now() + AGAIN);
     while !mappings.has_ended() {
+        let left = mappings.unconfirmed();
         tokio::select! {
             received = io.socket.socket().recv_from(&mut buffer) => {
                 if let Ok((length, from)) = received {
                     mappings.handle_release_answer(from, &buffer[..length]);
                 }
             }
-            _ = again.tick() => mappings.handle_no_release_answer(),
+            () = sleep_until(again) => {
+                wait *= 2;
+                again += wait;
+                mappings.handle_no_release_answer();
+            }
+            () = sleep_until(until) => return,
+        }
+        if mappings.unconfirmed() < left {
+            until = tokio::time::Instant::now() + SILENCE;
         }
         while let Some(action) = mappings.poll_action() {
             if let Action::Send { to, datagram } = action {

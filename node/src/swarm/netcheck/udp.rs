@@ -280,7 +280,8 @@ async fn ask_noting(
 ) -> Option<Got> {
     let bytes = message.encode();
     let mut expected = stun.expect(message.transaction);
-    let deadline = Instant::now() + within;
+    let first = Instant::now();
+    let deadline = first + within;
     let mut wait = AGAIN;
     loop {
         let sent = Instant::now();
@@ -292,7 +293,8 @@ async fn ask_noting(
             Ok(answer) => {
                 let answer = answer?;
                 return Some(Got {
-                    rtt: answer.at.saturating_duration_since(sent.into_std()),
+                    // It may answer any of the requests: from the first one the time is none that is too short.
+                    rtt: answer.at.saturating_duration_since(first.into_std()),
                     message: answer.message,
                     remote: answer.remote,
                     at: SystemTime::now(),
