@@ -129,7 +129,7 @@ fn what_it_takes(path: &PathFacts, range: PortRange) -> Remedy {
     if let Some(fault) = path.faults.first() {
         return Remedy::fault(*fault, range);
     }
-    if path.lacks_punch_port() {
+    if path.lacks_punch_port() && !path.lacks_port {
         return Remedy::range_blocked(range);
     }
     match (by.is_empty(), path.lacks_port) {

@@ -47,8 +47,9 @@ fn a_relay_that_is_late_by_a_moment_is_not_reported_and_progress_makes_a_reason_
     assert_eq!(waits(&mut world, SECOND * 100), []);
     let mut world = World::new(&[Method::Pcp], &[Method::Pcp]);
     world.router.drops = true;
-    for _ in 0..2 {
-        let waits = waits(&mut world, SECOND * 70);
+    // It is asked again after a minute, and drops again.
+    for seconds in [30, 60] {
+        let waits = waits(&mut world, SECOND * seconds);
         assert_eq!(waits, [Wait::Open(Method::Pcp)]);
     }
 }
