@@ -168,6 +168,15 @@ impl Answer {
         matches!(self, Self::NoRoute | Self::NoSocket(_) | Self::Fault(_))
     }
 
+    /// What has kept this host from sending.
+    pub(super) const fn fault(&self) -> Option<Fault> {
+        if let Self::Fault(fault) = self {
+            Some(*fault)
+        } else {
+            None
+        }
+    }
+
     /// Whether the relay is there.
     pub(crate) const fn is_there(&self) -> bool {
         matches!(self, Self::After(_) | Self::Held)

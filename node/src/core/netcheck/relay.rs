@@ -114,11 +114,8 @@ fn unreachable(relay: &RelayFacts, facts: &Facts) -> Remedy {
     if all(|answer| *answer == Answer::NoRoute) {
         return Remedy::no_route();
     }
-    let fault = |leg: &Leg| match leg.answer {
-        Answer::Fault(fault) => Some(fault),
-        _ => None,
-    };
-    if let Some(fault) = relay.legs.iter().find_map(fault) {
+    let fault = relay.legs.iter().find_map(|leg| leg.answer.fault());
+    if let Some(fault) = fault {
         return Remedy::fault(fault, facts.range);
     }
     if all(Answer::is_of_this_host) {

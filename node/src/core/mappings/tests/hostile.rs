@@ -27,7 +27,7 @@ fn what_was_not_asked_for_is_no_grant_and_no_flood_makes_the_node_ask_faster() {
             let port = QUIC.port.to_be_bytes();
             let grants = match method {
                 Method::Pcp => vec![grant],
-                _ => vec![
+                Method::NatPmp | Method::Upnp | Method::Hold => vec![
                     [
                         &[0, 129, 0, 0][..],
                         &epoch.to_be_bytes(),
