@@ -40,7 +40,7 @@ use crate::{
         cli::{Cli, Command, DialArgs, FirewallArgs, NetcheckArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
         netcheck::Wish,
-        prepare::{prepare, usage},
+        prepare::{NO_RELAY, prepare, usage},
         query::Asked,
         reload::Triggers,
     },
@@ -50,10 +50,6 @@ use crate::{
     observe::output::{Format, Printer},
     swarm::token_file,
 };
-
-/// What a command reports that needs a relay.
-const NO_RELAY: &str =
-    "no relay is known: give its address with --relay, or in `relays` of the configuration";
 
 const BINARY: Binary<Config> = Binary {
     program: PROGRAM,

@@ -20,10 +20,9 @@ use p2pnode_services::config::{
 use p2pnode_services::identity::address;
 
 use super::{
-    NO_RELAY,
     cli::{Cli, ConnectArgs, ForwardArgs, MapArgs, MapProtocol, NodeArgs, ServeArgs, ServicesArgs},
     map,
-    prepare::{prepare, usage},
+    prepare::{NO_RELAY, prepare, usage},
     query,
     service_output::Output,
     services::{self, By, Own},

@@ -23,6 +23,7 @@ mod search;
 mod tests;
 mod upnp;
 mod waiting;
+mod waits;
 
 use std::{
     collections::{BTreeMap, VecDeque},
