@@ -99,6 +99,20 @@ impl Site {
         load_rules(&self.router, rules.to_owned())
     }
 
+    /// Drops larger packets that come from outside, and sends no ICMP messages about that. What goes out passes.
+    pub fn narrow_inwards(&self, mtu: u16) -> Result<()> {
+        let rules = format!(
+            "table inet narrow_in {{
+    chain prerouting {{
+        type filter hook prerouting priority raw; policy accept;
+        iifname \"{WAN}\" meta length > {mtu} drop
+    }}
+}}
+"
+        );
+        load_rules(&self.router, rules)
+    }
+
     /// Makes the NAT forget all its flows, as one does that restarts: each gets a new mapping with its next packet from inside,
     /// and nothing comes in before.
     pub fn forget_flows(&self) -> Result<()> {

@@ -41,7 +41,7 @@ const WAN_BEHIND_CARRIER: &str = "wan";
 /// A lab. Its namespaces vanish when it is dropped; so do the processes in them.
 pub struct Lab {
     // Dropped first: the processes that write artifacts end with it.
-    net: patchbay::Lab,
+    pub(crate) net: patchbay::Lab,
     impairment: Option<Option<Worker>>,
     artifacts: Arc<Artifacts>,
     datacenter: Router,
@@ -59,6 +59,18 @@ pub struct Site {
 }
 
 impl Site {
+    /// One without a translation of IPv4, behind this router.
+    pub(crate) fn of_router(name: &str, kind: NatKind, router: Router) -> Self {
+        Self {
+            kind,
+            name: name.to_owned(),
+            router,
+            carrier: None,
+            outside: None,
+            reboots: 0,
+        }
+    }
+
     /// The address that its IPv4 is translated to; `None` where it is not translated.
     pub fn outside_ip4(&self) -> Option<IpAddr> {
         self.outside
@@ -353,7 +365,7 @@ fn apply(router: &Router, wan: &str, policy: Policy, address: Option<Ipv4Addr>) 
 /// Gives each bridge of this namespace the address that it has. A bridge that was given none takes the lowest of its ports', and so
 /// another one whenever a site or a host is added: those that are there go on sending to the old one, and what they send is
 /// dropped until they ask again.
-fn pin_bridges() -> Result<()> {
+pub(crate) fn pin_bridges() -> Result<()> {
     let links = run("ip", &["-o", "link", "show", "type", "bridge"])?;
     for link in links.lines() {
         let words: Vec<_> = link.split_whitespace().collect();

@@ -34,6 +34,7 @@ pub mod k8s;
 pub mod lab;
 pub mod matrix;
 pub mod nat;
+pub mod nat64;
 pub mod node;
 pub mod packet;
 pub mod pair;

@@ -23,6 +23,11 @@ pub struct Peer {
 impl Peer {
     pub async fn new(lab: &Lab, name: &str, kind: NatKind) -> Result<Self> {
         let (site, host) = lab.home(name, kind).await?;
+        Self::of(lab, site, host).await
+    }
+
+    /// A host in a site that is there.
+    pub(crate) async fn of(lab: &Lab, site: Site, host: Host) -> Result<Self> {
         Ok(Self {
             host,
             home: lab.capture(&site).await?,

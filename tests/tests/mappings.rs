@@ -234,6 +234,18 @@ async fn lies() -> Result<()> {
     tokio::time::timeout(PATIENCE, released).await??;
     let status = node.control.status().await?;
     ensure!(mappings(&status).next().is_none(), "{status}");
+    let report = node.control.text(&["netcheck", "--json"]).await?;
+    let report: Value = serde_json::from_str(&report)?;
+    let checks = report["checks"].as_array().context("checks")?;
+    let mapping = checks.iter().filter(|check| check["id"] == "mapping");
+    let mapping: Vec<_> = mapping.collect();
+    ensure!(mapping.len() == 2, "{report}");
+    for check in mapping {
+        let text = check["text"].as_str().context("a text")?;
+        let is_named = text.starts_with("PCP: the router has granted 11.0.0.1:");
+        let is_warned = check["status"] == "warn" && check["remedy"].is_object();
+        ensure!(is_named && is_warned, "{check}");
+    }
     Ok(())
 }
 

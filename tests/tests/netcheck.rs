@@ -29,6 +29,8 @@ lab_tests! {
     a_relay_under_another_id_is_not_taken_for_it: other_id();
     a_firewall_that_lets_out_a_part_of_the_range_is_named: part_of_the_range();
     a_path_without_long_packets_promises_nothing: no_long_packets();
+    where_long_packets_are_lost_inwards_alone_that_is_said: lost_inwards();
+    a_process_with_few_files_blames_itself: few_files();
 }
 
 /// With this variable each NAT is looked at 20 times, and all pairs of the matrix are dialed.
@@ -369,6 +371,55 @@ async fn part_of_the_range() -> Result<()> {
     let udp = checks(&report, "udp").next().context("a check")?;
     ensure!(udp["status"] == "ok", "{udp}");
     Ok(())
+}
+
+/// Loss in one direction. QUIC fails, and TCP falls back to short segments.
+async fn lost_inwards() -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::EimApdf).await?;
+    side.site.narrow_inwards(1270)?;
+    let (code, report) = look("look", &side.host, &[&net.relay, &net.partner]).await?;
+    let texts = checks(&report, "mtu").map(|check| check["text"].as_str().unwrap_or(""));
+    let texts: Vec<_> = texts.collect();
+    let expected = [
+        "1452 bytes of payload to the relay, 1200 from it",
+        "mtu: full TCP segments do not get through from the relay to this node; the node uses short ones",
+    ];
+    ensure!(texts == expected && code == 0, "{code}: {}", report.line);
+    side.site.narrow_inwards(1000)?;
+    let (_, report) = look("narrow", &side.host, &[&net.relay, &net.partner]).await?;
+    let mtu = checks(&report, "mtu").next().context("a check")?;
+    let expected = "mtu: datagrams of 1200 bytes do not get through from the relay to this node";
+    ensure!(mtu["text"] == expected && mtu["status"] == "fail", "{mtu}");
+    side.keeps_range().await
+}
+
+/// Whatever the limit is, nothing is said about the network that it does not show.
+async fn few_files() -> Result<()> {
+    let net = net().await?;
+    let side = Peer::new(&net.lab, "a", NatKind::EimApdf).await?;
+    let addresses = net
+        .relay
+        .addresses(&side.host, &Transport::ALL)
+        .join(" --relay ");
+    for limit in [16, 25, 31, 35, 40] {
+        let program = bins()?.p2pnode;
+        let command = format!(
+            "ulimit -n {limit}; exec {} netcheck --json --relay {addresses}",
+            program.display()
+        );
+        let launch = Launch::new(&format!("look-{limit}"), "sh").args(["-c", &command]);
+        let (_, report) = reported(launch, &side.host).await?;
+        for id in ["range", "udp", "relay"] {
+            let mut checks = checks(&report, id);
+            let blames = checks
+                .find(|check| check["status"] == "fail" && check["remedy"]["id"] != "open_files");
+            ensure!(blames.is_none(), "{limit}: {blames:?}");
+        }
+        let host = checks(&report, "host").next().context("a check")?;
+        ensure!(host["remedy"]["id"] == "open_files", "{limit}: {host}");
+    }
+    side.keeps_range().await
 }
 
 async fn no_long_packets() -> Result<()> {

@@ -103,6 +103,7 @@ fn text(report: &Exposure, expose: &Expose) -> String {
             format!("{address} is held no longer")
         }
         ExposureState::Lost => format!("{address} is mapped no longer"),
+        ExposureState::Waiting => format!("waiting: {reason}"),
         ExposureState::Refused => format!("the router maps no port: {reason}; asked again"),
         ExposureState::Failed => format!("no port: {reason}"),
     }

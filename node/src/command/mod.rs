@@ -40,7 +40,7 @@ use crate::{
         cli::{Cli, Command, DialArgs, FirewallArgs, NetcheckArgs, NodeArgs, RunArgs, Until},
         firewall::Rules,
         netcheck::Wish,
-        prepare::{prepare, usage},
+        prepare::{NO_RELAY, prepare, usage},
         query::Asked,
         reload::Triggers,
     },
@@ -167,9 +167,7 @@ fn check_network(cli: &Cli, args: &NetcheckArgs) -> anyhow::Result<Exit> {
         }
     }
     if config.relays.is_empty() {
-        let text =
-            "no relay is known: give its address with --relay, or in `relays` of the configuration";
-        return Err(Usage(text.to_owned()).into());
+        return Err(Usage(NO_RELAY.to_owned()).into());
     }
     command::block_on(netcheck::alone(&config, wish))
 }

@@ -13,6 +13,10 @@ use crate::{
     core::tokens::TokenFileError,
 };
 
+/// What a command reports that needs a relay.
+pub(super) const NO_RELAY: &str =
+    "no relay is known: give its address with --relay, or in `relays` of the configuration";
+
 /// An invalid file of tokens is a fault of usage, as an invalid configuration is.
 pub(super) fn usage(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<TokenFileError>() {

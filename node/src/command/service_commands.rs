@@ -22,7 +22,7 @@ use p2pnode_services::identity::address;
 use super::{
     cli::{Cli, ConnectArgs, ForwardArgs, MapArgs, MapProtocol, NodeArgs, ServeArgs, ServicesArgs},
     map,
-    prepare::{prepare, usage},
+    prepare::{NO_RELAY, prepare, usage},
     query,
     service_output::Output,
     services::{self, By, Own},
@@ -66,6 +66,9 @@ pub(super) fn map(cli: &Cli, args: &MapArgs) -> anyhow::Result<Exit> {
     // For a node of its own.
     config.mappings.mode = MappingMode::Auto;
     let doer = Doer::find(&config, &args.node, args.standalone)?;
+    if doer.running.is_none() && config.relays.is_empty() {
+        return Err(Usage(NO_RELAY.to_owned()).into());
+    }
     doer.run((config.reservations, &[]), async |by| {
         map::map(by, expose, args.node.json).await
     })

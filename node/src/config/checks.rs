@@ -38,6 +38,13 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
         reader.contradiction("admin.listen", None, problem);
     }
     services(reader, config);
+    if let Some(expose) = config.mappings.expose.first()
+        && config.relays.is_empty()
+    {
+        let problem = "a relay has to check an exposed port from outside, and `relays` is empty; give --relay, or `relays`";
+        let at = format!("expose.{}.target", expose.name);
+        reader.contradiction(&at, None, problem.to_owned());
+    }
     listeners(reader, config);
     for (index, addr) in config.listen.iter().enumerate() {
         if let Some(transport) = disabled(addr, &config.dial) {

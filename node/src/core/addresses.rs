@@ -118,21 +118,32 @@ impl Addresses {
     /// Where the punch ports are reached because a router maps them, as a check has proved.
     pub(crate) fn mapped(&self) -> Vec<Multiaddr> {
         let proved = self.claims.iter().filter_map(|claim| {
-            let transport = match claim.inside.protocol {
-                Protocol::Udp => Transport::Quic,
-                Protocol::Tcp => Transport::Tcp,
-            };
             let at = claim.verified?;
-            let punch_port = self.punch_ports.get(&(transport, Family::from(at.ip())));
-            (punch_port == Some(&claim.inside.port)).then(|| to_multiaddr(transport, at))
+            let transport = transport(claim);
+            self.is_punch_port(claim)
+                .then(|| to_multiaddr(transport, at))
         });
         proved.collect()
+    }
+
+    /// Whether a claim is about a punch port, and no other port of the range.
+    pub(crate) fn is_punch_port(&self, claim: &Claim) -> bool {
+        let family = Family::from(claim.external.ip());
+        self.punch_ports.get(&(transport(claim), family)) == Some(&claim.inside.port)
     }
 
     /// The networks of this host.
     pub(crate) fn networks(&self) -> impl Iterator<Item = IpNet> + '_ {
         let networks = self.interfaces.iter();
         networks.filter_map(|address| IpNet::new(address.ip, address.prefix_len).ok())
+    }
+}
+
+/// The transport to which a mapped port belongs.
+const fn transport(claim: &Claim) -> Transport {
+    match claim.inside.protocol {
+        Protocol::Udp => Transport::Quic,
+        Protocol::Tcp => Transport::Tcp,
     }
 }
 

@@ -5,6 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 /// No router's description or answer is longer.
 const LARGEST: usize = 128 * 1024;
 
+/// No head of an answer is longer.
+const LONGEST_HEAD: usize = 16 * 1024;
+
 /// A place at the router that is asked over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
@@ -142,15 +145,30 @@ impl Response {
         })
     }
 
-    /// Whether all of the answer is there before the connection is closed: some routers keep it open.
+    /// Whether all of the answer is there before the connection is closed: some routers keep it open. Cheap, as it is asked for each
+    /// piece that comes.
     #[must_use]
     pub fn is_whole(bytes: &[u8]) -> bool {
-        let head = bytes.windows(4).position(|four| four == b"\r\n\r\n");
-        let says_length = head.is_some_and(|end| {
-            let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-            head.contains("\r\ncontent-length:") || head.contains("\r\ntransfer-encoding:")
-        });
-        bytes.len() >= LARGEST || (says_length && Self::read(bytes).is_some())
+        let start = &bytes[..bytes.len().min(LONGEST_HEAD)];
+        let Some(end) = start.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return bytes.len() >= LONGEST_HEAD;
+        };
+        let head = String::from_utf8_lossy(&bytes[..end]);
+        let header = |name: &str| {
+            head.split("\r\n").find_map(|line| {
+                let (its, value) = line.split_once(':')?;
+                its.trim().eq_ignore_ascii_case(name).then(|| value.trim())
+            })
+        };
+        let body = &bytes[end + 4..];
+        let is_whole = match (header("transfer-encoding"), header("content-length")) {
+            (Some(_), _) => body.ends_with(b"0\r\n\r\n") && Self::read(bytes).is_some(),
+            (None, Some(length)) => length
+                .parse()
+                .is_ok_and(|length: usize| body.len() >= length),
+            (None, None) => false,
+        };
+        bytes.len() >= LARGEST || is_whole
     }
 }
 

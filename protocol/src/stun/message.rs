@@ -11,6 +11,9 @@ pub const COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 /// The length of the header in bytes.
 pub const HEADER: usize = 20;
 
+/// The length of an attribute's type and length.
+pub const ATTRIBUTE: usize = 4;
+
 /// The largest message in bytes: a request of coturn's tools with 1,500 bytes of padding fits.
 pub const LARGEST: usize = 2048;
 
@@ -101,6 +104,8 @@ pub struct RelayInfo {
     pub second_port: u16,
     /// Its clock, in milliseconds of Unix time; 0 in a request.
     pub unix_ms: u64,
+    /// In a request: the answer shall have as many bytes as the request. It shows what length comes in.
+    pub pads: bool,
 }
 
 /// A request that a relay passes to its partner, for an answer from there (an attribute of our own).

@@ -9,8 +9,8 @@ mod read;
 mod write;
 
 pub use message::{
-    COOKIE, Change, Class, HEADER, LARGEST, Malformed, Message, OnBehalf, PORT, Port, RelayInfo,
-    Transaction, is_stun,
+    ATTRIBUTE, COOKIE, Change, Class, HEADER, LARGEST, Malformed, Message, OnBehalf, PORT, Port,
+    RelayInfo, Transaction, is_stun,
 };
 
 #[cfg(test)]

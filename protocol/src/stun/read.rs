@@ -109,10 +109,11 @@ fn attribute(message: &mut Message, of: u16, value: &[u8]) -> Result<(), Malform
         kind::PADDING => message.padding += value.len(),
         kind::RELAY_INFO => {
             let value: &[u8; 12] = value.try_into().map_err(|_| malformed)?;
-            let [_, _, high, low, time @ ..] = *value;
+            let [flags, _, high, low, time @ ..] = *value;
             message.info = message.info.or(Some(RelayInfo {
                 second_port: u16::from_be_bytes([high, low]),
                 unix_ms: u64::from_be_bytes(time),
+                pads: flags & 1 != 0,
             }));
         }
         kind::ON_BEHALF => {

@@ -2,7 +2,7 @@
 //!
 //! An answer goes to the source of its request, which may be forged, or to another port of that address (RESPONSE-PORT). So it
 //! exceeds its request by no more than the address that was asked for, and by the partner's address where there is a partner. The
-//! rest is added if the request is as long. Each source has a rate. A partner is another relay: each answers for the other
+//! rest is added if the request is as long, and PADDING up to that length if the request wants it. Each source has a rate. A partner is another relay: each answers for the other
 //! ([RFC 5780](https://www.rfc-editor.org/rfc/rfc5780)), to addresses at which the other has been asked.
 
 use std::{
@@ -242,7 +242,7 @@ impl Stun {
             let other = port(asked.at.other()).unwrap_or(stun::PORT);
             answer.other = Some(SocketAddr::new(partner, other));
         }
-        let mut bytes = answer.encode();
+        let mut fitting = answer.clone();
         let largest = if asked.is_tcp {
             stun::LARGEST
         } else {
@@ -252,6 +252,7 @@ impl Stun {
         let info = request.info.map(|_| RelayInfo {
             second_port: port(Port::Second).unwrap_or_default(),
             unix_ms: unix_ms.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0)),
+            pads: false,
         });
         let origin = asked.local.map(|local| {
             let number = port(from).unwrap_or(local.port());
@@ -263,12 +264,15 @@ impl Stun {
             ..with_info.clone()
         };
         for longer in [with_info, with_origin] {
-            let longer = longer.encode();
-            if longer.len() <= largest {
-                bytes = longer;
+            if longer.encode().len() <= largest {
+                fitting = longer;
             }
         }
-        bytes
+        if request.info.is_some_and(|info| info.pads) {
+            let rest = asked.bytes.len().saturating_sub(fitting.encode().len());
+            fitting.padding = rest.saturating_sub(stun::ATTRIBUTE);
+        }
+        fitting.encode()
     }
 
     fn partner(&self, family: Family) -> Option<IpAddr> {

@@ -105,6 +105,31 @@ fn a_longer_request_gets_more_and_never_more_than_it_is_long() {
 }
 
 #[test]
+fn an_answer_is_as_long_as_its_request_if_that_wants_it_and_never_longer() {
+    for partners in [&[][..], &[PARTNER]] {
+        for padding in 0..1500 {
+            let mut request = request();
+            request.padding = padding;
+            request.info = Some(RelayInfo {
+                pads: true,
+                ..RelayInfo::default()
+            });
+            request.fingerprint = padding % 2 == 0;
+            let long = request.encode().len();
+            let (.., answer, length) =
+                sent(ask(&mut server(partners), &request, ASKER, Port::Quic));
+            // What the shortest request gets, with a FINGERPRINT.
+            assert!(length <= long.max(52), "{length} for {long}");
+            if padding >= 120 {
+                assert_eq!(length, long);
+                assert!(answer.padding > 0 || padding < 130, "{padding}");
+            }
+            assert!(answer.info.is_none_or(|info| !info.pads));
+        }
+    }
+}
+
+#[test]
 fn with_a_partner_its_address_and_the_other_port_are_named() {
     let mut server = server(&["2001:db8::20", PARTNER]);
     for (at, other) in [(Port::Quic, 3478), (Port::Second, 443)] {

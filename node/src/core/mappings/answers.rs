@@ -40,12 +40,11 @@ impl Mappings {
                 lifetime,
             } => {
                 let inside = Inside { protocol, port };
-                // Another nonce is somebody else's mapping, or a forgery.
-                if self
-                    .leases
-                    .iter()
-                    .any(|lease| *lease.0 == inside && of(nonce)(&lease))
-                {
+                // Another nonce is somebody else's mapping, or a forgery. What was not asked for may come at any rate.
+                let is_it = |lease: &(&Inside, &Lease)| {
+                    *lease.0 == inside && of(nonce)(lease) && lease.1.is_asked()
+                };
+                if self.leases.iter().any(|lease| is_it(&lease)) {
                     self.granted(inside, external, lifetime, Method::Pcp, now);
                 }
             }
@@ -85,7 +84,10 @@ impl Mappings {
                 lifetime,
             } => {
                 let inside = Inside { protocol, port };
-                if let Some(ip) = self.upnp.outside {
+                let lease = self.leases.get(&inside);
+                if let Some(ip) = self.upnp.outside
+                    && lease.is_some_and(Lease::is_asked)
+                {
                     self.granted(
                         inside,
                         SocketAddr::new(ip.into(), external),
@@ -123,7 +125,7 @@ impl Mappings {
             return;
         }
         if method != Method::Hold {
-            self.router_outside = Some(external.ip());
+            self.router.outside = Some(external.ip());
         }
         let before = lease.granted(external, lifetime.min(LEASE), method, now);
         if before == Some(external) {
@@ -135,6 +137,7 @@ impl Mappings {
                 reason: Lost::Replaced,
             });
         }
+        self.progress(inside);
         self.events.push_back(Event::Granted {
             inside,
             external,

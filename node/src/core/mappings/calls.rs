@@ -45,13 +45,21 @@ impl Mappings {
             }
             Step::Add(inside, external) => self.not_added(inside, external, upnp::fault(body), now),
             Step::Outside(inside, external) => {
-                let outside = upnp::external_address(body).filter(|_| is_ok);
-                if let Some(ip) = outside {
-                    self.upnp.outside = Some(ip);
-                    let external = SocketAddr::new(ip.into(), external);
-                    self.granted(inside, external, LEASE, Method::Upnp, now);
+                let outside =
+                    upnp::external_address(body).filter(|ip| is_ok && !ip.is_unspecified());
+                match outside {
+                    Some(ip) => {
+                        self.upnp.outside = Some(ip);
+                        let external = SocketAddr::new(ip.into(), external);
+                        self.granted(inside, external, LEASE, Method::Upnp, now);
+                        None
+                    }
+                    // Nothing is left there of what cannot be used.
+                    None => {
+                        self.refused(inside, "the router names no outside address", now);
+                        self.upnp.delete(inside, external)
+                    }
                 }
-                None
             }
             Step::Delete => None,
         };

@@ -4,33 +4,24 @@
 //! mapping. One that was proved before may have ended with the router. The router is asked again, and the mapping is checked once
 //! more before it is released.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Instant,
-};
+use std::{net::SocketAddr, time::Instant};
 
 use super::{
     Mappings,
-    interface::{Action, Checked, Claim, Event, Inside, Lost},
-    lease::Verdict,
+    interface::{Action, Checked, Claim, Event, Inside, Lost, Method, RouterFacts},
+    lease::{Lease, Verdict},
+    waiting::Wait,
 };
 
 impl Mappings {
     /// What the router claims, and which of that is proved.
     pub(crate) fn claims(&self) -> impl Iterator<Item = Claim> {
-        self.leases.iter().filter_map(|(inside, lease)| {
-            Some(Claim {
-                inside: *inside,
-                method: lease.method()?,
-                external: lease.external()?,
-                verified: lease.verified(),
-            })
-        })
+        self.leases.values().filter_map(Lease::claim)
     }
 
-    /// The outside address that the router has named last, whatever became of its mappings. It shows another NAT in front.
-    pub(crate) const fn router_outside(&self) -> Option<IpAddr> {
-        self.router_outside
+    /// What the router has shown.
+    pub(crate) const fn router(&self) -> &RouterFacts {
+        &self.router
     }
 
     /// The check of a claim has ended.
@@ -45,11 +36,24 @@ impl Mappings {
         let Some(lease) = lease.filter(|lease| lease.external() == Some(external)) else {
             return;
         };
-        match lease.checked(outcome, now) {
+        let verdict = lease.checked(outcome, now);
+        let granted = lease.claim();
+        self.note_check(inside, outcome);
+        match verdict {
             Verdict::Same => {}
-            Verdict::Proved(at) => self.events.push_back(Event::Proved { inside, at }),
+            Verdict::Proved(at) => {
+                self.router.forget(inside);
+                self.progress(inside);
+                self.events.push_back(Event::Proved { inside, at });
+            }
             Verdict::Doubted => self.events.push_back(Event::Doubted { inside }),
             Verdict::Wrong => {
+                if let Some(granted) = granted {
+                    self.wait(inside, Wait::Open(granted.method));
+                    if granted.method != Method::Hold {
+                        self.router.found_dead(granted);
+                    }
+                }
                 self.release(inside);
                 self.lose(inside, Lost::Unverified);
                 self.refuse(inside, now);

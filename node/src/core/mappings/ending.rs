@@ -32,6 +32,11 @@ impl Mappings {
         self.ending.is_empty()
     }
 
+    /// How many mappings the router has not confirmed to have ended.
+    pub(crate) fn unconfirmed(&self) -> usize {
+        self.ending.len()
+    }
+
     /// Asks again for what is not confirmed: a datagram may be lost.
     pub(crate) fn handle_no_release_answer(&mut self) {
         let again = self.ending.values().map(|(_, release)| release.clone());

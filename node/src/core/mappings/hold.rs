@@ -12,6 +12,7 @@ use super::{
     Mappings, REFUSED,
     interface::{HELD, Inside, Method},
     search::Search,
+    waiting::Wait,
 };
 
 /// A router that refuses, or that was not there, is asked again after this long while ports are held.
@@ -24,8 +25,10 @@ impl Mappings {
         let lease = self.leases.get(&inside);
         let is_asked =
             lease.is_some_and(|lease| lease.is_asked() && (is_held || lease.is_held(now)));
-        if let (Some(external), true) = (seen, is_asked) {
-            self.granted(inside, external, HELD, Method::Hold, now);
+        match (seen, is_asked) {
+            (Some(external), true) => self.granted(inside, external, HELD, Method::Hold, now),
+            (None, true) => self.wait(inside, Wait::Relay),
+            (_, false) => {}
         }
         self.handle_timeout(now);
     }

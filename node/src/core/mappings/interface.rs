@@ -90,7 +90,22 @@ pub(crate) enum Checked {
     /// A relay has sent it, and it did not come.
     Silent,
     /// No relay has sent any.
-    Unknown,
+    Unknown(Unchecked),
+}
+
+/// Why no relay has sent a nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Unchecked {
+    /// None is connected.
+    NotConnected,
+    /// The relay does not know the protocol.
+    Unsupported,
+    /// The relay did not answer.
+    NoAnswer,
+    /// The relay sees no outside address of this node.
+    Hidden,
+    /// The relay refuses for another reason.
+    Refused,
 }
 
 /// A mapping, for observers.
@@ -102,6 +117,27 @@ pub(crate) struct Claim {
     pub(crate) external: SocketAddr,
     /// Where it was reached.
     pub(crate) verified: Option<SocketAddr>,
+}
+
+/// What the router has shown, whatever became of its mappings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RouterFacts {
+    /// The outside address that it has named last. It shows another NAT in front.
+    pub(crate) outside: Option<IpAddr>,
+    /// The last grant for each port at which no check from outside came in.
+    pub(crate) dead: Vec<Claim>,
+}
+
+impl RouterFacts {
+    /// Notes that a grant is dead, and forgets an earlier one for the same port.
+    pub(super) fn found_dead(&mut self, claim: Claim) {
+        self.forget(claim.inside);
+        self.dead.push(claim);
+    }
+
+    pub(super) fn forget(&mut self, inside: Inside) {
+        self.dead.retain(|claim| claim.inside != inside);
+    }
 }
 
 /// What has changed.
@@ -185,6 +221,8 @@ pub(crate) enum ExposureState {
     Lost,
     /// The router maps no port, and is asked again.
     Refused,
+    /// Nothing comes further until what the reason names is there.
+    Waiting,
     /// There is no port, and nothing is tried.
     Failed,
 }

@@ -7,7 +7,7 @@ use std::{
 
 use p2pnode_protocol::mapping::pcp::Nonce;
 
-use super::interface::{CHECK, Checked, HOLD, Inside, Method, WATCH};
+use super::interface::{CHECK, Checked, Claim, HOLD, Inside, Method, WATCH};
 
 /// The first pause between two requests. It doubles.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -29,7 +29,8 @@ pub(super) struct Lease {
     last: Option<SocketAddr>,
     /// Requests since the last answer.
     tries: u32,
-    /// When it is asked for next; `None` is at once.
+    /// When it was asked for last, and when it is next; `None` is at once.
+    asked: Option<Instant>,
     next: Option<Instant>,
     /// Which relay is asked for a nonce: the next one after each that did not arrive.
     relay: usize,
@@ -72,6 +73,7 @@ impl Lease {
             granted: None,
             last: None,
             tries: 0,
+            asked: None,
             next: None,
             relay: 0,
             held: None,
@@ -86,8 +88,14 @@ impl Lease {
         self.granted.map(|granted| granted.external)
     }
 
-    pub(super) fn verified(&self) -> Option<SocketAddr> {
-        self.granted?.verified
+    /// What is granted.
+    pub(super) fn claim(&self) -> Option<Claim> {
+        self.granted.map(|granted| Claim {
+            inside: self.inside,
+            method: granted.method,
+            external: granted.external,
+            verified: granted.verified,
+        })
     }
 
     pub(super) fn method(&self) -> Option<Method> {
@@ -118,7 +126,7 @@ impl Lease {
                     false => Verdict::Proved(at),
                 }
             }
-            Checked::Unknown => {
+            Checked::Unknown(_) => {
                 self.relay = self.relay.wrapping_add(1);
                 granted.check = now + AGAIN;
                 Verdict::Same
@@ -178,6 +186,7 @@ impl Lease {
 
     /// Notes a request. Whether the router may still be expected to answer.
     pub(super) fn asked(&mut self, now: Instant) -> bool {
+        self.asked = Some(now);
         self.next = Some(now + PAUSE * 2_u32.pow(self.tries.min(TRIES)));
         self.tries += 1;
         if self.tries > TRIES {
@@ -187,8 +196,10 @@ impl Lease {
         true
     }
 
-    pub(super) const fn ask_now(&mut self, now: Instant) {
-        self.next = Some(now);
+    /// Asks at once, but no sooner after the last request than a first repetition: a router cannot make this node ask faster.
+    pub(super) fn ask_now(&mut self, now: Instant) {
+        let at = self.asked.map_or(now, |asked| now.max(asked + PAUSE));
+        self.next = Some(at);
     }
 
     pub(super) const fn rest_until(&mut self, until: Instant) {

@@ -22,22 +22,25 @@ mod search;
 #[cfg(test)]
 mod tests;
 mod upnp;
+mod waiting;
+mod waits;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use p2pnode_protocol::mapping::{ROUTER_PORT, nat_pmp, pcp, ssdp};
 
-use self::{interface::LEASE, lease::Lease, search::Search, upnp::Upnp};
+use self::{interface::LEASE, lease::Lease, search::Search, upnp::Upnp, waiting::Reported};
 
 pub(crate) use self::interface::{
     Action, Checked, Claim, Event, Exposure, ExposureState, Gateway, Inside, Lost, MappingState,
-    Method, changes,
+    Method, RouterFacts, Unchecked, changes,
 };
 pub(crate) use self::publish::{Change, Entry, Publication, Publisher};
+pub(crate) use self::waiting::Wait;
 
 /// A router that has refused is asked again after this long at the earliest.
 const REFUSED: Duration = Duration::from_secs(60);
@@ -49,8 +52,7 @@ pub(crate) struct Mappings {
     methods: Vec<Method>,
     rng: fastrand::Rng,
     gateway: Option<Gateway>,
-    /// The outside address that the router has named last.
-    router_outside: Option<IpAddr>,
+    router: RouterFacts,
     leases: BTreeMap<Inside, Lease>,
     search: Search,
     /// When a router is looked for again although ports are held.
@@ -62,6 +64,9 @@ pub(crate) struct Mappings {
     ending: BTreeMap<Inside, (pcp::Nonce, Action)>,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
+    /// What ports wait for, and what of that has been reported.
+    waits: VecDeque<(Inside, Wait)>,
+    reported: BTreeMap<Inside, Reported>,
 }
 
 impl Mappings {
@@ -72,7 +77,7 @@ impl Mappings {
             methods,
             rng: fastrand::Rng::with_seed(seed),
             gateway: None,
-            router_outside: None,
+            router: RouterFacts::default(),
             leases: BTreeMap::new(),
             search: Search::Idle(None),
             look_again: None,
@@ -81,6 +86,8 @@ impl Mappings {
             ending: BTreeMap::new(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
+            waits: VecDeque::new(),
+            reported: BTreeMap::new(),
         }
     }
 
@@ -109,7 +116,7 @@ impl Mappings {
         }
         self.gateway = gateway;
         (self.epoch, self.upnp, self.look_again) = (None, Upnp::default(), None);
-        self.router_outside = None;
+        self.router = RouterFacts::default();
         let wanted: Vec<_> = self.leases.keys().copied().collect();
         for inside in wanted {
             self.lose(inside, Lost::GatewayChanged);
@@ -130,6 +137,8 @@ impl Mappings {
             self.release(inside);
             self.lose(inside, Lost::Unwanted);
             self.leases.remove(&inside);
+            self.router.forget(inside);
+            self.progress(inside);
         }
         for inside in wanted {
             let nonce = std::array::from_fn(|_| self.rng.u8(..));
@@ -141,6 +150,7 @@ impl Mappings {
             self.search = Search::Idle(Some(now));
         }
         self.handle_timeout(now);
+        self.note_waits(now);
     }
 
     /// A datagram that came to the port that asked. Only the router is listened to.
@@ -212,7 +222,7 @@ impl Mappings {
         if !lease.asked(now) {
             // It no longer answers. Perhaps it does by another way.
             self.search = Search::Idle(Some(now + REFUSED));
-            return;
+            return self.note_waits(now);
         }
         let to = SocketAddr::new(gateway.router, ROUTER_PORT);
         let wish = lease.wish(gateway.router.is_ipv6());

@@ -45,6 +45,7 @@ impl Mappings {
                 self.search = best.map_or(Search::Idle(Some(now + AGAIN)), Search::Found);
                 if best.is_none() {
                     self.begin_hold(now);
+                    self.note_waits(now);
                 }
             }
             _ => {

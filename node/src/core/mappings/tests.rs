@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod hold;
+mod hostile;
+mod waiting;
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use p2pnode_protocol::mapping::{Protocol, upnp};
-use proptest::prelude::*;
 
 use super::*;
 
@@ -135,7 +136,7 @@ impl World {
         let router = &self.router;
         let leads = router.entries.get(&external.port()) == Some(&(OWN, inside.port));
         match self.has_relay {
-            false => Checked::Unknown,
+            false => Checked::Unknown(Unchecked::NotConnected),
             true if leads && !router.drops => {
                 Checked::Arrived(SocketAddr::new(router.outside.into(), external.port()))
             }
@@ -367,12 +368,16 @@ fn a_mapping_is_offered_only_after_a_nonce_came_in_and_a_lie_is_given_back() {
         assert_eq!(events[1..], [unverified]);
         assert!(world.router.entries.is_empty(), "{method:?}");
         let named = Some(world.router.outside.into());
-        assert_eq!(world.mappings.router_outside(), named, "{method:?}");
+        let shown = world.mappings.router().clone();
+        assert_eq!(shown.outside, named, "{method:?}");
+        let dead: Vec<_> = shown.dead.iter().map(|dead| dead.method).collect();
+        assert_eq!(dead, [method]);
         assert_eq!(world.run(SECOND * 20), [], "not asked at once");
         world.router.drops = false;
         let external = granted("203.0.113.7:40017", method);
         assert_eq!(world.run(REFUSED), external);
         assert_eq!(world.verified(), [world.granted()]);
+        assert_eq!(world.mappings.router().dead, []);
     }
 }
 
@@ -496,90 +501,4 @@ fn a_router_that_falls_silent_loses_the_mapping_when_it_ends_and_another_one_at_
         reason: Lost::GatewayChanged,
     };
     assert_eq!(world.run(SECOND), [changed]);
-}
-
-#[test]
-fn only_the_router_is_listened_to_and_another_nonce_is_no_grant() {
-    let mut world = World::new(&[Method::Pcp], &[Method::Pcp]);
-    world.run(SECOND * 20);
-    let external = world.granted();
-    let mut forged = map(
-        Gateway {
-            router: ROUTER,
-            own: OWN,
-        },
-        QUIC,
-        [0; 12],
-        7200,
-        "198.51.100.1:1".parse().unwrap(),
-    );
-    forged[1] |= 0x80;
-    let from = SocketAddr::new(ROUTER, ROUTER_PORT);
-    for from in [
-        from,
-        SocketAddr::new(OWN, ROUTER_PORT),
-        SocketAddr::new(ROUTER, 53),
-    ] {
-        world.mappings.handle_datagram(from, &forged, world.now);
-    }
-    world.exchange();
-    assert_eq!(world.granted(), external);
-}
-
-/// What a hostile router may send: pieces of honest answers, and anything.
-fn hostile() -> impl Strategy<Value = Vec<u8>> {
-    let places = [
-        "http://192.168.1.1:5000/d.xml",
-        "http://203.0.113.66:80/d.xml",
-        "http://192.168.1.1@203.0.113.66/",
-        "http://[::1]/",
-        "//203.0.113.66/c",
-    ];
-    let text = prop::sample::select(places.to_vec()).prop_map(|place| {
-        format!("HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\nLocation: {place}\r\n\r\n<URLBase>{place}</URLBase><service><serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType><controlURL>{place}</controlURL></service>").into_bytes()
-    });
-    let datagram = (
-        prop::sample::select(vec![0u8, 2]),
-        prop::collection::vec(any::<u8>(), 0..70),
-    );
-    prop_oneof![
-        text,
-        datagram.prop_map(|(version, rest)| [vec![version], rest].concat()),
-        prop::collection::vec(any::<u8>(), 0..256),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn whatever_a_router_says_nobody_else_is_asked(
-        said in prop::collection::vec((0..4usize, hostile()), 1..24),
-    ) {
-        let now = Instant::now();
-        let mut mappings = Mappings::new(&ROUTERS, 7);
-        mappings.handle_wanted(&[QUIC], now);
-        let gateway = Gateway { router: ROUTER, own: OWN };
-        mappings.handle_gateway(Some(gateway), now);
-        let mut calls = Vec::new();
-        for (turn, (port, bytes)) in said.into_iter().enumerate() {
-            let now = now + SECOND * u32::try_from(turn).unwrap();
-            let from = [ROUTER_PORT, ssdp::PORT, 80, 5000][port];
-            mappings.handle_datagram(SocketAddr::new(ROUTER, from), &bytes, now);
-            if let Some(id) = calls.pop() {
-                mappings.handle_answer(id, Some(&bytes), now);
-            }
-            mappings.handle_timeout(now);
-            while let Some(action) = mappings.poll_action() {
-                match action {
-                    Action::Send { to, .. } => prop_assert_eq!(to.ip(), ROUTER),
-                    Action::Call { id, to, .. } => {
-                        prop_assert_eq!(to.ip(), ROUTER);
-                        calls.push(id);
-                    }
-                    // Relays are asked. One decides where a nonce goes: to the address of this node.
-                    Action::Check { .. } | Action::Hold { .. } => {}
-                }
-            }
-            while mappings.poll_event().is_some() {}
-        }
-    }
 }

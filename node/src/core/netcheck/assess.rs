@@ -2,17 +2,18 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use p2pnode_transports::{Family, Transport};
+use p2pnode_transports::{Family, PortRange};
 
 use super::{
     Allocation, Check, Facts, Filtering, Id, Kind, Leg, Lifetime, Mapping, Nat, Nat64,
     NetcheckEvent, PathFacts, Report, Status,
-    facts::{KEPT_ALIVE, LEAST_PAYLOAD},
+    facts::KEPT_ALIVE,
     host::host,
     mapping::mappings,
+    mtu::mtu,
     nat::AllocationKind,
     range::range,
-    relay::{came, legs, of_relay, takes_short, udp},
+    relay::{came, legs, of_relay, udp},
     report::{check, of_path},
     verdict::verdict,
 };
@@ -24,9 +25,6 @@ const CLOCK_OK_MS: u64 = 5_000;
 
 /// Beyond this, reservations and tokens suffer.
 const CLOCK_BAD_MS: u64 = 60_000;
-
-/// The longest that is tried: what IPv6 leaves of 1,500 bytes. quinn looks no further.
-pub(crate) const FULL_PAYLOAD: u16 = 1452;
 
 /// What `facts` mean.
 pub(crate) fn assess(facts: &Facts) -> Report {
@@ -44,7 +42,10 @@ pub(crate) fn assess(facts: &Facts) -> Report {
     let answered = shows.into_iter().filter(|path| came(path, facts));
     let answered: Vec<&PathFacts> = answered.collect();
     let nats: Vec<(&PathFacts, Nat)> = answered.iter().map(|path| (*path, nat(path))).collect();
-    checks.extend(nats.iter().map(|(path, nat)| of_nat(path, nat)));
+    checks.extend(
+        nats.iter()
+            .map(|(path, nat)| of_nat(path, nat, facts.range)),
+    );
     checks.extend(nats.iter().filter_map(|(path, nat)| hairpin(path, nat)));
     checks.extend(answered.iter().filter_map(|path| mtu(path, facts)));
     let lifetimes = answered.iter();
@@ -83,7 +84,7 @@ fn nat(path: &PathFacts) -> Nat {
     }
 }
 
-fn of_nat(path: &PathFacts, nat: &Nat) -> Check {
+fn of_nat(path: &PathFacts, nat: &Nat, range: PortRange) -> Check {
     let ports = match (nat.preserved, nat.allocation.kind) {
         (Some(true), _) => "port preserved".to_owned(),
         (_, AllocationKind::Random) => "random ports".to_owned(),
@@ -105,7 +106,7 @@ fn of_nat(path: &PathFacts, nat: &Nat) -> Check {
         Kind::None | Kind::FullCone | Kind::AddressRestricted => (Status::Ok, None),
         Kind::EimApdf | Kind::EimApdfRewrite | Kind::Firewall => (Status::Warn, None),
         Kind::Symmetric => (Status::Fail, Some(Remedy::preserve_range())),
-        Kind::Unknown => (Status::Unknown, Some(what_it_takes(path))),
+        Kind::Unknown => (Status::Unknown, Some(what_it_takes(path, range))),
     };
     let text = format!(
         "mapping {}, filtering {}, {ports} ({})",
@@ -121,10 +122,16 @@ fn of_nat(path: &PathFacts, nat: &Nat) -> Check {
 }
 
 /// What shows a NAT whose kind is unknown.
-fn what_it_takes(path: &PathFacts) -> Remedy {
+fn what_it_takes(path: &PathFacts, range: PortRange) -> Remedy {
     let seen = path.seen.iter().filter(|seen| seen.mapped.is_some());
     let by: BTreeSet<IpAddr> = seen.map(|seen| seen.by.ip()).collect();
     let has_two = path.has_partner || by.len() > 1;
+    if let Some(fault) = path.faults.first() {
+        return Remedy::fault(*fault, range);
+    }
+    if path.lacks_punch_port() && !path.lacks_port {
+        return Remedy::range_blocked(range);
+    }
     match (by.is_empty(), path.lacks_port) {
         (true, false) => Remedy::newer_relay(),
         (true, true) => Remedy::few_ports(),
@@ -144,45 +151,6 @@ fn hairpin(path: &PathFacts, nat: &Nat) -> Option<Check> {
         "no; not needed: peers behind the same NAT use private addresses that a relay vouches for"
     };
     Some(of_path(path, check(Id::Hairpin, Status::Ok, text, None)))
-}
-
-fn mtu(path: &PathFacts, facts: &Facts) -> Option<Check> {
-    let payload = path.payload?;
-    if path.transport == Transport::Tcp {
-        let check = match payload {
-            // A handshake has shown that these get through.
-            0 if takes_short(path, facts) => check(
-                Id::Mtu,
-                Status::Warn,
-                "mtu: full TCP segments do not get through; the node uses short ones",
-                Some(Remedy::segments()),
-            ),
-            0 => check(
-                Id::Mtu,
-                Status::Fail,
-                "mtu: full TCP segments do not get through, and no handshake ends with short ones",
-                Some(Remedy::segments()),
-            ),
-            _ => check(Id::Mtu, Status::Ok, "full segments get through", None),
-        };
-        return Some(of_path(path, check));
-    }
-    let check = if payload < LEAST_PAYLOAD {
-        check(
-            Id::Mtu,
-            Status::Fail,
-            format!("mtu: datagrams of {LEAST_PAYLOAD} bytes do not get through"),
-            Some(Remedy::mtu()),
-        )
-    } else {
-        let status = if payload < FULL_PAYLOAD {
-            Status::Warn
-        } else {
-            Status::Ok
-        };
-        check(Id::Mtu, status, format!("{payload} bytes of payload"), None)
-    };
-    Some(of_path(path, check))
 }
 
 fn lifetime(path: &PathFacts, rotate: Rotate) -> Option<Check> {
@@ -231,6 +199,16 @@ fn lifetime(path: &PathFacts, rotate: Rotate) -> Option<Check> {
 fn nat64(facts: &Facts) -> Check {
     let answers = |leg: &Leg| leg.family == Family::Ip4 && leg.answer.is_there();
     let has_ip4 = legs(facts).any(answers);
+    if facts.paths.iter().any(PathFacts::is_translated) {
+        let prefix = match facts.nat64 {
+            Nat64::Prefix(prefix) => format!("yes, {prefix}"),
+            Nat64::None | Nat64::Unknown => "yes".to_owned(),
+        };
+        let text = format!(
+            "{prefix}: relays of IPv4 are reached through it. Peers of IPv4 alone stay relayed, and those of IPv6 may be direct"
+        );
+        return check(Id::Nat64, Status::Warn, text, Some(Remedy::nat64()));
+    }
     let (status, text) = match facts.nat64 {
         Nat64::None => (Status::Ok, "no: the resolver is no DNS64".to_owned()),
         Nat64::Prefix(prefix) => (
@@ -238,6 +216,10 @@ fn nat64(facts: &Facts) -> Check {
             format!(
                 "yes, {prefix}: give relays that have IPv4 alone by name, and they are reached over IPv6"
             ),
+        ),
+        Nat64::Unknown if facts.lacks_files() => (
+            Status::Unknown,
+            "unknown: too many files are open".to_owned(),
         ),
         Nat64::Unknown if has_ip4 => (Status::Ok, "not needed: IPv4 gets out".to_owned()),
         Nat64::Unknown => (

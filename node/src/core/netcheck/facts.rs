@@ -1,15 +1,15 @@
 //! What was seen, without a judgement.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use libp2p::PeerId;
 use p2pnode_protocol::dns64::Prefix;
 use p2pnode_transports::{Exhausted, Family, PortRange, Transport};
 
-use crate::{config::Rotate, core::mappings::Claim};
+use crate::{
+    config::Rotate,
+    core::mappings::{Claim, RouterFacts},
+};
 
 /// The payload that QUIC needs.
 pub(super) const LEAST_PAYLOAD: u16 = 1200;
@@ -27,10 +27,9 @@ pub(crate) struct Facts {
     /// By how much this clock is ahead of a relay's, in milliseconds.
     pub(crate) clock_ahead: Option<i64>,
     pub(crate) host: HostFacts,
-    /// What a router maps.
+    /// What a router maps to the punch ports.
     pub(crate) claims: Vec<Claim>,
-    /// The outside address that the router names, whether it maps a port or not.
-    pub(crate) router: Option<IpAddr>,
+    pub(crate) router: RouterFacts,
     pub(crate) nat64: Nat64,
     /// Whether this node searches for ports where a punch fails.
     pub(crate) searches: bool,
@@ -61,6 +60,14 @@ pub(crate) struct Lifetime {
 }
 
 impl Facts {
+    /// Whether this process had no file left for a part of the look.
+    pub(super) fn lacks_files(&self) -> bool {
+        let mut legs = self.relays.iter().flat_map(|relay| &relay.legs);
+        let lacks = Answer::Fault(Fault::Files);
+        let mut paths = self.paths.iter();
+        legs.any(|leg| leg.answer == lacks) || paths.any(|path| path.faults.contains(&Fault::Files))
+    }
+
     /// The same without what may only have been late: a TCP connection from elsewhere that did not come, where the packet over UDP
     /// did.
     pub(crate) fn without_doubt(&self) -> Self {
@@ -118,10 +125,25 @@ pub(crate) enum Answer {
     NoRoute,
     /// This host has no socket to send from: why.
     NoSocket(String),
-    /// This process has as many files open as it may.
-    NoFiles,
+    /// This host sends nothing.
+    Fault(Fault),
     /// The name of the relay was not resolved: why.
     Unresolved(String),
+}
+
+p2pnode_protocol::named! {
+    /// What keeps this host from sending. It says nothing about the network.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub(crate) enum Fault {
+        /// EMFILE, ENFILE.
+        Files => "too many files are open",
+        /// EADDRINUSE, EADDRNOTAVAIL.
+        InUse => "another program of this host has the port",
+        /// EPERM, EACCES.
+        Forbidden => "this host forbids it",
+        /// ENOBUFS, ENOMEM.
+        Memory => "this host has no buffers left",
+    }
 }
 
 impl Answer {
@@ -143,7 +165,16 @@ impl Answer {
 
     /// Whether nothing was sent, for a reason of this host.
     pub(crate) const fn is_of_this_host(&self) -> bool {
-        matches!(self, Self::NoRoute | Self::NoSocket(_) | Self::NoFiles)
+        matches!(self, Self::NoRoute | Self::NoSocket(_) | Self::Fault(_))
+    }
+
+    /// What has kept this host from sending.
+    pub(super) const fn fault(&self) -> Option<Fault> {
+        if let Self::Fault(fault) = self {
+            Some(*fault)
+        } else {
+            None
+        }
     }
 
     /// Whether the relay is there.
@@ -190,8 +221,12 @@ pub(crate) struct PathFacts {
     pub(crate) has_partner: bool,
     /// Whether a port of the range was missing for what was to be tried.
     pub(crate) lacks_port: bool,
-    /// The longest payload that came through whole, in bytes; 0 if the shortest did not. `None` if that was not tried.
+    /// What has kept this host from sending. Ports concerned are not in the sample.
+    pub(crate) faults: BTreeSet<Fault>,
+    /// The longest payload that came through whole to the relay, in bytes; 0 if the shortest did not. `None` if that was not tried.
     pub(crate) payload: Option<u16>,
+    /// The same from the relay.
+    pub(crate) payload_in: Option<u16>,
     /// The punch port as a relay sees it, and whether the relay reaches it there; `None` if no relay was asked.
     pub(crate) reached: Option<(SocketAddr, bool)>,
     /// How long mappings live; `None` if that was not looked at.
@@ -202,6 +237,23 @@ impl PathFacts {
     /// Whether a sampled port gets out.
     pub(super) fn gets_out(&self) -> bool {
         self.sample.iter().any(|(_, mapped)| mapped.is_some())
+    }
+
+    /// Whether other ports than the punch port get answers, and the punch port gets none. Over TCP it does not ask.
+    pub(super) fn lacks_punch_port(&self) -> bool {
+        let is_seen = self.seen.iter().any(|seen| seen.mapped.is_some());
+        self.transport == Transport::Quic && !is_seen && self.gets_out()
+    }
+
+    /// Whether relays of IPv4 alone are reached over IPv6, through a NAT64.
+    pub(super) fn is_translated(&self) -> bool {
+        let mut mapped = self.seen.iter().filter_map(|seen| seen.mapped);
+        mapped.any(|mapped| Family::from(mapped.ip()) != self.family)
+    }
+
+    /// The longest payload that comes through both ways, as far as that was tried.
+    pub(super) fn both_ways(&self) -> Option<u16> {
+        self.payload.into_iter().chain(self.payload_in).min()
     }
 
     pub(crate) const fn new(transport: Transport, family: Family) -> Self {
@@ -215,7 +267,9 @@ impl PathFacts {
             hairpin: None,
             has_partner: false,
             lacks_port: false,
+            faults: BTreeSet::new(),
             payload: None,
+            payload_in: None,
             reached: None,
             lifetime: None,
         }

@@ -31,7 +31,8 @@ impl Report {
             let text = match relay.remedy.as_ref().map(|remedy| remedy.id.as_str()) {
                 Some("wrong_peer") => "another peer answers for the relay",
                 Some(
-                    "no_route" | "no_socket" | "open_files" | "exhausted" | "privileged_ports",
+                    "no_route" | "no_socket" | "open_files" | "ports_in_use" | "forbidden_here"
+                    | "no_buffers" | "exhausted" | "privileged_ports",
                 ) => "this host asks no relay",
                 Some(_) | None => "no relay answers",
             };

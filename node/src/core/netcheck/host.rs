@@ -3,13 +3,21 @@
 use p2pnode_transports::PortRange;
 
 use super::{Check, Facts, HostFacts, Id, Nat64, Status, facts::KEPT_ALIVE, report::check};
-use crate::{config::Rotate, core::finding::Remedy};
+use crate::{
+    config::Rotate,
+    core::{finding::Remedy, mappings::RouterFacts},
+};
 
 pub(super) fn host(facts: &Facts) -> Check {
     let (range, host) = (facts.range, &facts.host);
     if let Some(exhausted) = &host.unbound {
         let text = format!("{exhausted}; so a punch socket is missing");
         let remedy = Remedy::no_port(exhausted);
+        return check(Id::Host, Status::Fail, text, Some(remedy));
+    }
+    if facts.lacks_files() {
+        let text = "too many files are open, so parts of this look were not made";
+        let remedy = Remedy::open_files();
         return check(Id::Host, Status::Fail, text, Some(remedy));
     }
     if host.forbidden > 0 {
@@ -59,7 +67,7 @@ pub(crate) fn unreserved(range: PortRange, host: HostFacts) -> Option<Remedy> {
         relays: Vec::new(),
         paths: Vec::new(),
         claims: Vec::new(),
-        router: None,
+        router: RouterFacts::default(),
         nat64: Nat64::Unknown,
         rotate: Rotate::Auto,
         clock_ahead: None,

@@ -16,9 +16,12 @@ use crate::core::{
 
 /// The check of each transport whose punch port a router maps.
 pub(super) fn mappings(facts: &Facts) -> impl Iterator<Item = Check> {
-    let check = |path| match claim(path, facts) {
-        Some(claim) => Some(mapping(path, claim, facts)),
-        None => none(path, facts),
+    let check = |path| match (claim(path, facts), of(path, &facts.router.dead)) {
+        (Some(claim), _) if claim.verified.is_some() => Some(mapping(path, claim, facts)),
+        (_, Some(_)) if is_reached(path) => none(path, facts),
+        (_, Some(dead)) => Some(self::dead(path, dead, facts)),
+        (Some(claim), None) => Some(mapping(path, claim, facts)),
+        (None, None) => none(path, facts),
     };
     let paths = facts.paths.iter();
     paths.filter_map(move |path| Some(of_path(path, check(path)?)))
@@ -26,6 +29,11 @@ pub(super) fn mappings(facts: &Facts) -> impl Iterator<Item = Check> {
 
 /// What a router maps to the punch port of a path.
 fn claim<'a>(path: &PathFacts, facts: &'a Facts) -> Option<&'a Claim> {
+    of(path, &facts.claims)
+}
+
+/// The claim of a path.
+fn of<'a>(path: &PathFacts, claims: &'a [Claim]) -> Option<&'a Claim> {
     let protocol = match path.transport {
         Transport::Quic => Protocol::Udp,
         Transport::Tcp => Protocol::Tcp,
@@ -33,7 +41,37 @@ fn claim<'a>(path: &PathFacts, facts: &'a Facts) -> Option<&'a Claim> {
     let is_it = |claim: &&Claim| {
         claim.inside.protocol == protocol && Family::from(claim.external.ip()) == path.family
     };
-    facts.claims.iter().find(is_it)
+    claims.iter().find(is_it)
+}
+
+/// Whether a relay reaches the punch port without a mapping.
+fn is_reached(path: &PathFacts) -> bool {
+    path.reached.is_some_and(|(_, is_reached)| is_reached)
+}
+
+/// A mapping that the router has granted, and at which nothing came in.
+fn dead(path: &PathFacts, claim: &Claim, facts: &Facts) -> Check {
+    let front = in_front(path, facts.router.outside);
+    let remedy = match front {
+        Some(_) => Remedy::double_nat(),
+        None => Remedy::dead_mapping(claim.external),
+    };
+    let text = format!(
+        "{}: the router has granted {}, and no check from outside came in there, so it is not offered{}",
+        name(claim.method),
+        claim.external,
+        front.unwrap_or_default()
+    );
+    check(Id::Mapping, Status::Warn, text, Some(remedy))
+}
+
+const fn name(method: Method) -> &'static str {
+    match method {
+        Method::Pcp => "PCP",
+        Method::NatPmp => "NAT-PMP",
+        Method::Upnp => "UPnP",
+        Method::Hold => "hold",
+    }
 }
 
 /// What AutoNAT shows where no router maps the punch port.
@@ -44,7 +82,7 @@ fn none(path: &PathFacts, facts: &Facts) -> Option<Check> {
         return Some(check(Id::Mapping, Status::Ok, text, None));
     }
     let text = format!("none: no relay reaches {at} unasked (AutoNAT)");
-    Some(match in_front(path, facts.router) {
+    Some(match in_front(path, facts.router.outside) {
         Some(front) => {
             let remedy = Some(Remedy::double_nat());
             check(Id::Mapping, Status::Warn, text + &front, remedy)
@@ -75,15 +113,10 @@ fn mapping(path: &PathFacts, claim: &Claim, facts: &Facts) -> Check {
     // A relay names what is held. That says nothing about the router.
     let router = match claim.method {
         Method::Pcp | Method::NatPmp | Method::Upnp => Some(claim.external.ip()),
-        Method::Hold => facts.router,
+        Method::Hold => facts.router.outside,
     };
     let front = in_front(path, router);
-    let method = match claim.method {
-        Method::Pcp => "PCP",
-        Method::NatPmp => "NAT-PMP",
-        Method::Upnp => "UPnP",
-        Method::Hold => "hold",
-    };
+    let method = name(claim.method);
     let witness = claim.method.witness();
     match claim.verified {
         Some(at) => {
@@ -119,7 +152,7 @@ fn is_shared(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
     use crate::core::{
-        mappings::Inside,
+        mappings::{Inside, RouterFacts},
         netcheck::{HostFacts, PeerClass, Reaches, Seen, assess},
     };
 
@@ -157,7 +190,7 @@ mod tests {
             clock_ahead: None,
             host: HostFacts::default(),
             claims: vec![claim],
-            router: None,
+            router: RouterFacts::default(),
             nat64: super::super::Nat64::None,
             searches: false,
             rotate: crate::config::Rotate::Auto,
@@ -213,7 +246,7 @@ mod tests {
             facts.paths[0].reached = seen;
             let check = of(&facts);
             assert!(!check.text.contains("another NAT"), "{}", check.text);
-            facts.router = Some("100.64.0.3".parse().unwrap());
+            facts.router.outside = Some("100.64.0.3".parse().unwrap());
             let check = of(&facts);
             assert!(
                 check.text.ends_with("; another NAT is in front: the router is at 100.64.0.3, and relays see 203.0.113.7"),
@@ -222,6 +255,30 @@ mod tests {
             );
             assert_eq!(check.status, Status::Warn);
             assert_eq!(check.remedy.unwrap().id, "double_nat");
+        }
+        // What it had granted is known to be dead, whatever stands in its place.
+        for claims in [vec![held], Vec::new(), claimed.claims.clone()] {
+            let mut facts = Facts {
+                claims,
+                ..claimed.clone()
+            };
+            facts.router = RouterFacts {
+                outside: Some("203.0.113.7".parse().unwrap()),
+                dead: claimed.claims.clone(),
+            };
+            facts.paths[0].reached = seen;
+            let check = of(&facts);
+            assert_eq!(check.status, Status::Warn);
+            assert_eq!(
+                check.text,
+                "PCP: the router has granted 203.0.113.7:40017, and no check from outside came in there, so it is not offered"
+            );
+            assert_eq!(check.remedy.unwrap().id, "dead_mapping");
+            assert_eq!(assess(&facts).reaches(), Reaches::Relayed);
+            facts.router.outside = Some("100.64.0.3".parse().unwrap());
+            assert_eq!(of(&facts).remedy.unwrap().id, "double_nat");
+            facts.paths[0].reached = Some((held.external, true));
+            assert_eq!(of(&facts).status, Status::Ok);
         }
         let alone = of(&facts("203.0.113.7", None));
         assert!(!alone.text.contains("another NAT"), "{}", alone.text);

@@ -8,6 +8,7 @@ mod facts;
 mod finding;
 mod host;
 mod mapping;
+mod mtu;
 mod nat;
 mod range;
 mod relay;
@@ -16,9 +17,12 @@ mod report;
 mod verdict;
 
 pub(crate) use self::{
-    assess::{FULL_PAYLOAD, assess},
-    facts::{Answer, Facts, HostFacts, Leg, Lifetime, Nat64, PathFacts, RelayFacts, Seen, spread},
+    assess::assess,
+    facts::{
+        Answer, Facts, Fault, HostFacts, Leg, Lifetime, Nat64, PathFacts, RelayFacts, Seen, spread,
+    },
     host::unreserved,
+    mtu::FULL_PAYLOAD,
     nat::{Allocation, AllocationKind, Filtering, Kind, Mapping},
     report::{Check, Id, Nat, NetcheckEvent, PeerClass, Reaches, Report, Status, Verdict},
 };

@@ -1,8 +1,8 @@
 //! Whether the ports of the range get out.
 
 use super::{
-    Check, Facts, Id, PathFacts, Status,
-    relay::{came, is_up},
+    Check, Facts, Fault, Id, PathFacts, Status,
+    relay::{came, is_asked, is_up},
     report::{check, of_path},
 };
 use crate::core::finding::Remedy;
@@ -17,6 +17,21 @@ pub(super) fn range(path: &PathFacts, facts: &Facts) -> Option<Check> {
         }
     }
     let sampled = path.sample.len();
+    let fault = path.faults.first().copied();
+    let lacks = |text: String, fault: Fault| {
+        let remedy = Remedy::fault(fault, range);
+        let text = format!(
+            "{range}: {text}; not all could be tried: {}",
+            fault.as_str()
+        );
+        Some(of_path(
+            path,
+            check(Id::Range, Status::Unknown, text, Some(remedy)),
+        ))
+    };
+    if let (Some(fault), true, true) = (fault, out.is_empty(), blocked.is_empty()) {
+        return lacks("no sampled port was seen".to_owned(), fault);
+    }
     if path.seen.iter().all(|seen| seen.mapped.is_none()) && out.is_empty() {
         if !is_up(path, facts) {
             return None;
@@ -41,7 +56,8 @@ pub(super) fn range(path: &PathFacts, facts: &Facts) -> Option<Check> {
         };
         return Some(of_path(path, check));
     }
-    let is_silent = !came(path, facts);
+    // A connection that is there may not know yet that it is dead.
+    let is_silent = path.lacks_punch_port() || !came(path, facts) && is_asked(path, facts);
     let kept = out.iter().filter(|(port, mapped)| port == mapped).count();
     let seen = match kept {
         _ if out.is_empty() => String::new(),
@@ -50,7 +66,11 @@ pub(super) fn range(path: &PathFacts, facts: &Facts) -> Option<Check> {
         some => format!(", {some} of them seen as themselves"),
     };
     let count = out.len();
-    let text = format!("{range}: {count} of {sampled} sampled ports get out{seen}");
+    let text = format!("{count} of {sampled} sampled ports get out{seen}");
+    if let (Some(fault), true) = (fault, blocked.is_empty()) {
+        return lacks(text, fault);
+    }
+    let text = format!("{range}: {text}");
     let check = if blocked.is_empty() && !is_silent {
         check(Id::Range, Status::Ok, text, None)
     } else {

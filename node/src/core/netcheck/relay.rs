@@ -27,6 +27,11 @@ pub(super) fn came(path: &PathFacts, facts: &Facts) -> bool {
     of_path(path, facts).any(|leg| leg.answer.came())
 }
 
+/// Whether anything was sent over it to a relay.
+pub(super) fn is_asked(path: &PathFacts, facts: &Facts) -> bool {
+    of_path(path, facts).any(|leg| !leg.answer.is_of_this_host())
+}
+
 pub(super) fn of_relay(relay: &RelayFacts, facts: &Facts) -> Check {
     let text: Vec<String> = relay.legs.iter().map(text).collect();
     let has = |is_it: fn(&Answer) -> bool| relay.legs.iter().any(|leg| is_it(&leg.answer));
@@ -74,7 +79,7 @@ fn text(leg: &Leg) -> String {
         }
         Answer::Silent => format!("{name} no answer"),
         Answer::NoRoute => format!("{name} unreachable (no {} route)", leg.family),
-        Answer::NoFiles => format!("{name} not asked (too many files are open)"),
+        Answer::Fault(fault) => format!("{name} not asked ({})", fault.as_str()),
         Answer::Failed(why) | Answer::Unresolved(why) | Answer::NoSocket(why) => {
             format!("{name} unreachable ({why})")
         }
@@ -94,7 +99,7 @@ pub(super) fn loses_long(path: &PathFacts) -> bool {
         Transport::Quic => LEAST_PAYLOAD,
         Transport::Tcp => 1,
     };
-    path.payload.is_some_and(|payload| payload < least)
+    path.both_ways().is_some_and(|payload| payload < least)
 }
 
 /// Whether a handshake over TCP has ended, for which short segments are enough.
@@ -109,17 +114,24 @@ fn unreachable(relay: &RelayFacts, facts: &Facts) -> Remedy {
     if all(|answer| *answer == Answer::NoRoute) {
         return Remedy::no_route();
     }
-    if relay.legs.iter().any(|leg| leg.answer == Answer::NoFiles) {
-        return Remedy::open_files();
+    let fault = relay.legs.iter().find_map(|leg| leg.answer.fault());
+    if let Some(fault) = fault {
+        return Remedy::fault(fault, facts.range);
     }
     if all(Answer::is_of_this_host) {
         let exhausted = facts.host.unbound.as_ref();
         return exhausted.map_or_else(Remedy::no_socket, Remedy::no_port);
     }
-    let is_blocked = |path: &PathFacts| {
+    let is_silent = |path: &&PathFacts| {
         let of = |leg: &Leg| (leg.transport, leg.family) == (path.transport, path.family);
-        relay.legs.iter().any(of) && !came(path, facts) && path.gets_out()
+        relay.legs.iter().any(of) && !came(path, facts)
     };
+    // This host sends nothing from other ports, and so from the punch port.
+    let mut silent = facts.paths.iter().filter(is_silent);
+    if let Some(fault) = silent.find_map(|path| path.faults.first()) {
+        return Remedy::fault(*fault, facts.range);
+    }
+    let is_blocked = |path: &PathFacts| is_silent(&path) && path.gets_out();
     match facts.paths.iter().any(is_blocked) {
         true => Remedy::range_blocked(facts.range),
         false => Remedy::unreachable(facts.range),

@@ -1,7 +1,10 @@
 //! What mends a finding: an id, a sentence, and a command where there is one.
 
+use std::net::SocketAddr;
+
 use p2pnode_transports::{Exhausted, PortRange, Transport};
 
+use super::Fault;
 use crate::core::finding::Remedy;
 
 impl Remedy {
@@ -35,6 +38,17 @@ impl Remedy {
         Self::new(
             "double_nat",
             "what the inner router maps is not reached from outside: put it in bridge mode, or map the port at the outer router as well",
+            None,
+        )
+    }
+
+    /// The router has mapped a port, and does not pass on what comes in there.
+    pub(crate) fn dead_mapping(at: SocketAddr) -> Self {
+        Self::new(
+            "dead_mapping",
+            format!(
+                "let the router, and any firewall outside it, pass on what comes in at {at}; restart the router or update it if it should already"
+            ),
             None,
         )
     }
@@ -85,6 +99,15 @@ impl Remedy {
         )
     }
 
+    /// IPv4 is there for names alone.
+    pub(crate) fn nat64() -> Self {
+        Self::new(
+            "nat64",
+            "a direct path takes one IP family that both sides have: give this host IPv4 as well (464XLAT, such as clatd), or the peers IPv6",
+            None,
+        )
+    }
+
     pub(crate) fn no_handshake() -> Self {
         Self::new(
             "no_handshake",
@@ -107,6 +130,30 @@ impl Remedy {
             "this process has as many files open as it may: raise the limit (`ulimit -n`, LimitNOFILE of the service)",
             None,
         )
+    }
+
+    /// This host does not send.
+    pub(crate) fn fault(fault: Fault, range: PortRange) -> Self {
+        match fault {
+            Fault::Files => Self::open_files(),
+            Fault::InUse => Self::new(
+                "ports_in_use",
+                "other programs of this host have ports of the range: stop them, or set dial.port_range to another range",
+                None,
+            ),
+            Fault::Forbidden => Self::new(
+                "forbidden_here",
+                format!(
+                    "a firewall or a policy of this host itself forbids packets from source ports {range}: let them out"
+                ),
+                Some("p2pnode firewall --format nft".to_owned()),
+            ),
+            Fault::Memory => Self::new(
+                "no_buffers",
+                "this host has no buffers left for packets: look at its memory, and at the queue of its interface",
+                None,
+            ),
+        }
     }
 
     pub(crate) fn no_socket() -> Self {

@@ -8,9 +8,11 @@ use std::{net::SocketAddr, time::Duration};
 use libp2p::PeerId;
 use p2pnode_transports::{Family, Transport};
 
+use crate::core::mappings::RouterFacts;
+
 use super::{
-    Allocation, Answer, Check, Facts, Filtering, HostFacts, Id, Kind, Leg, Lifetime, Mapping,
-    Nat64, PathFacts, PeerClass, Reaches, RelayFacts, Report, Seen, Status, assess,
+    Allocation, Answer, Check, Facts, Fault, Filtering, HostFacts, Id, Kind, Leg, Lifetime,
+    Mapping, Nat64, PathFacts, PeerClass, Reaches, RelayFacts, Report, Seen, Status, assess,
     nat::AllocationKind,
 };
 
@@ -132,7 +134,7 @@ fn facts(paths: Vec<PathFacts>) -> Facts {
         clock_ahead: Some(7),
         host: HostFacts::default(),
         claims: Vec::new(),
-        router: None,
+        router: RouterFacts::default(),
         nat64: Nat64::None,
         searches: true,
         rotate: crate::config::Rotate::Auto,

@@ -29,9 +29,10 @@ fn becomes_direct(nat: &Nat, peer: PeerClass) -> Option<bool> {
     }
 }
 
-/// Whether connections can be made over a path: a relay is there, and no long packets are lost that they need.
+/// Whether connections to peers can be made over a path: a relay is there, no NAT64 leads to relays alone, and no long packets are
+/// lost that they need.
 fn is_usable(path: &PathFacts, facts: &Facts) -> bool {
-    is_up(path, facts) && (!loses_long(path) || takes_short(path, facts))
+    is_up(path, facts) && !path.is_translated() && (!loses_long(path) || takes_short(path, facts))
 }
 
 /// Peers have IPv4, so IPv6 counts only without it. Of the transports the better one counts.
@@ -47,7 +48,12 @@ pub(super) fn verdict(nats: &[(&PathFacts, Nat)], facts: &Facts) -> Verdict {
         .find(|family| of_family(*family).next().is_some());
     let mut verdict = Verdict::default();
     let Some(family) = family else {
-        if facts.paths.iter().any(|path| is_up(path, facts)) {
+        let up = || facts.paths.iter().filter(|path| is_up(path, facts));
+        if up().any(PathFacts::is_translated) {
+            // Public hosts may have IPv6. What is behind a NAT has IPv4.
+            let (public, behind) = PeerClass::ALL.split_at(1);
+            (verdict.unknown, verdict.relayed) = (public.to_vec(), behind.to_vec());
+        } else if up().next().is_some() {
             verdict.relayed.extend(PeerClass::ALL);
         }
         return verdict;

@@ -31,6 +31,11 @@ impl NodeState {
         self.advance(now);
     }
 
+    /// Whether a claim is about a punch port, and no other port of the range.
+    pub(crate) fn is_punch_port(&self, claim: &Claim) -> bool {
+        self.addresses.is_punch_port(claim)
+    }
+
     /// What the router maps.
     pub(crate) fn claims(&self) -> &[Claim] {
         &self.addresses.claims

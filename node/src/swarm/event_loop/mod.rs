@@ -220,10 +220,16 @@ impl EventLoop {
             }
             Command::Netcheck { lifetime, answer } => {
                 let (plan, metrics) = (self.plan.clone(), self.observers.metrics().clone());
+                let mut router = self.mapped.as_ref().map(link::Link::router);
+                let mut claims = self.state.claims().to_vec();
+                let dead = router.iter_mut().map(|router| &mut router.dead);
+                // Ports that are exposed say nothing about paths.
+                dead.chain([&mut claims])
+                    .for_each(|of| of.retain(|claim| self.state.is_punch_port(claim)));
                 let known = netcheck::Known {
-                    claims: self.state.claims().to_vec(),
+                    claims,
                     relays: self.state.connected_relays(),
-                    router: self.mapped.as_ref().and_then(link::Link::router),
+                    router: router.unwrap_or_default(),
                     lifetime: self.state.measured_lifetime(),
                     witnesses: self.witnesses(),
                     nonces: self.swarm.behaviour().autonat.nonces.clone(),

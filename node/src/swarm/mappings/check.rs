@@ -3,7 +3,7 @@
 use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use libp2p::PeerId;
-use p2pnode_protocol::probe::{Answer, Nonce, Request};
+use p2pnode_protocol::probe::{Answer, Nonce, Refusal, Request};
 use p2pnode_transports::StunClient;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::link::Ask;
-use crate::core::mappings::{Checked, Inside};
+use crate::core::mappings::{Checked, Inside, Unchecked};
 
 /// How long a nonce may take after the relay has said that it sends it: a lost SYN is not repeated.
 const ARRIVAL: Duration = Duration::from_millis(1500);
@@ -29,7 +29,7 @@ pub(super) struct Check {
 /// Has a nonce sent, and waits for it.
 pub(super) async fn check(stun: Arc<StunClient>, asks: mpsc::Sender<Ask>, check: Check) -> Checked {
     let Some(port) = NonZeroU16::new(check.external.port()) else {
-        return Checked::Unknown;
+        return Checked::Unknown(Unchecked::Refused);
     };
     let nonce = Nonce(std::array::from_fn(|_| fastrand::u8(..)));
     let mut expected = stun.expect(nonce.transaction());
@@ -45,16 +45,21 @@ pub(super) async fn check(stun: Arc<StunClient>, asks: mpsc::Sender<Ask>, check:
         answer,
     };
     if asks.send(ask).await.is_err() {
-        return Checked::Unknown;
+        return Checked::Unknown(Unchecked::NotConnected);
     }
     // The nonce may be faster than the answer. Only the relay that was asked knows it.
     let to = match answered.await {
-        Ok(Some(Answer::Sent { to })) => to,
-        Ok(Some(Answer::Refused(refusal))) => {
+        Ok(Ok(Answer::Sent { to })) => to,
+        Ok(Ok(Answer::Refused(refusal))) => {
             tracing::debug!(reason = refusal.as_str(), "a relay checks no mapping");
-            return Checked::Unknown;
+            return Checked::Unknown(match refusal {
+                Refusal::Hidden => Unchecked::Hidden,
+                Refusal::Port | Refusal::Other => Unchecked::Refused,
+            });
         }
-        Ok(None) | Err(_) => return Checked::Unknown,
+        Ok(Err(why)) => return Checked::Unknown(why),
+        // Nobody was asked.
+        Err(_) => return Checked::Unknown(Unchecked::NotConnected),
     };
     match timeout(ARRIVAL, expected.answer()).await {
         Ok(Some(_)) => Checked::Arrived((to, port.get()).into()),

@@ -1,6 +1,6 @@
 //! What the event loop and the task of mappings exchange: requests for nonces, and what is mapped.
 
-use std::{future::pending, io, net::IpAddr};
+use std::{future::pending, io};
 
 use libp2p::{PeerId, Stream};
 use p2pnode_protocol::{
@@ -9,7 +9,10 @@ use p2pnode_protocol::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::mappings::Claim;
+use crate::core::mappings::{Claim, RouterFacts, Unchecked};
+
+/// What a relay answers, or why it does not.
+type Answered = Result<Answer, Unchecked>;
 
 /// Asks a relay for a nonce.
 #[derive(Debug)]
@@ -19,8 +22,8 @@ pub(crate) struct Ask {
     /// The one that is asked only if there is no other.
     pub(crate) contacted: Option<PeerId>,
     pub(crate) request: Request,
-    /// `None` if no relay has answered.
-    pub(crate) answer: oneshot::Sender<Option<Answer>>,
+    /// Dropped if no relay is connected.
+    pub(crate) answer: oneshot::Sender<Answered>,
 }
 
 /// What comes from the task of mappings.
@@ -34,15 +37,15 @@ pub(crate) enum News {
 pub(crate) struct Link {
     asks: mpsc::Receiver<Ask>,
     claims: watch::Receiver<Vec<Claim>>,
-    router: watch::Receiver<Option<IpAddr>>,
-    exchanges: Asking<oneshot::Sender<Option<Answer>>, Probe>,
+    router: watch::Receiver<RouterFacts>,
+    exchanges: Asking<oneshot::Sender<Answered>, Probe>,
 }
 
 impl Link {
     pub(super) fn new(
         asks: mpsc::Receiver<Ask>,
         claims: watch::Receiver<Vec<Claim>>,
-        router: watch::Receiver<Option<IpAddr>>,
+        router: watch::Receiver<RouterFacts>,
     ) -> Self {
         Self {
             asks,
@@ -52,9 +55,9 @@ impl Link {
         }
     }
 
-    /// The outside address that the router has named last.
-    pub(crate) fn router(&self) -> Option<IpAddr> {
-        *self.router.borrow()
+    /// What the router has shown.
+    pub(crate) fn router(&self) -> RouterFacts {
+        self.router.borrow().clone()
     }
 
     /// Sends a request on a stream that is being opened.
@@ -75,8 +78,9 @@ impl Link {
                 }
                 (waiting, reply) = self.exchanges.next() => {
                     let answer = match reply {
-                        Reply::Answer(answer) => Some(answer),
-                        Reply::Unsupported | Reply::NoAnswer => None,
+                        Reply::Answer(answer) => Ok(answer),
+                        Reply::Unsupported => Err(Unchecked::Unsupported),
+                        Reply::NoAnswer => Err(Unchecked::NoAnswer),
                     };
                     // An error means that the check was given up.
                     let _ = waiting.send(answer);

@@ -16,7 +16,7 @@ mod router;
 
 use std::{
     future::{pending, poll_fn},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +26,7 @@ use p2pnode_transports::{Family, Handle, Interfaces, Transport};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
-    time::{Sleep, interval, sleep, timeout},
+    time::{Sleep, sleep, sleep_until, timeout},
 };
 
 use self::{
@@ -41,17 +41,19 @@ use crate::{
     config::{self, Expose, MappingMode, PUNCH},
     core::mappings::{
         Action, Checked, Claim, Entry, Event, Exposure, ExposureState, Gateway, Inside, Mappings,
-        Method, changes,
+        Method, RouterFacts, Wait, changes,
     },
     swarm::netcheck::Plan,
 };
 
 /// How often the punch ports are compared with what is mapped.
 const PORTS: Duration = Duration::from_secs(2);
-/// How long a shutdown waits for the router to confirm that mappings have ended.
-const RELEASE: Duration = Duration::from_secs(1);
-/// After this long without its confirmation it is asked again.
-const AGAIN: Duration = Duration::from_millis(250);
+/// How long a shutdown waits for the router to confirm that mappings have ended: after each confirmation, and in all.
+const SILENCE: Duration = Duration::from_secs(1);
+const RELEASE: Duration = Duration::from_secs(5);
+/// After this long without its confirmation it is asked again, and then after twice as long each time: repeats fill the queue of a
+/// slow router.
+const AGAIN: Duration = Duration::from_millis(400);
 /// Requests for nonces that wait for the event loop.
 const ASKS: usize = 16;
 /// The largest datagram that is read whole: SSDP's.
@@ -84,7 +86,7 @@ impl Mapper {
         let (stop, stopped) = oneshot::channel();
         let (asks, asked) = mpsc::channel(ASKS);
         let (claims, claimed) = watch::channel(Vec::new());
-        let (router, named) = watch::channel(None);
+        let (router, named) = watch::channel(RouterFacts::default());
         let (exposes, exposed) = mpsc::channel(ASKS);
         let keeper = Keeper {
             mappings: Mappings::new(methods, seed),
@@ -125,8 +127,8 @@ impl Mapper {
 struct Outside {
     asks: mpsc::Sender<Ask>,
     claims: watch::Sender<Vec<Claim>>,
-    /// The outside address that the router names.
-    router: watch::Sender<Option<IpAddr>>,
+    /// What the router has shown.
+    router: watch::Sender<RouterFacts>,
     checks: JoinSet<(Check, Checked)>,
 }
 
@@ -230,9 +232,15 @@ impl Keeper {
             self.io = claim(&self.sockets, answers);
         }
         let now = Instant::now();
+        let lacks_port = gateway.is_some() && self.io.is_none();
         self.gateway = gateway.filter(|_| self.io.is_some());
         self.mappings.handle_gateway(self.gateway, now);
         self.mappings.handle_wanted(&wanted, now);
+        match (self.gateway, lacks_port) {
+            (Some(_), _) => {}
+            (None, true) => self.mappings.handle_missing(Wait::Port),
+            (None, false) => self.mappings.handle_missing(Wait::Route),
+        }
         self.holder.retain(|inside| wanted.contains(&inside));
     }
 
@@ -265,7 +273,11 @@ impl Keeper {
                 tracing::debug!(name = %expose.name, error, "no port for an exposed target yet");
                 self.missing.push(expose);
             }
-            Err(error) => report(ExposureState::Failed, None, Some(error)),
+            Err(error) => {
+                let reason =
+                    format!("{error}; widen dial.port_range, or stop what holds its ports");
+                report(ExposureState::Failed, None, Some(reason));
+            }
         }
     }
 
@@ -301,9 +313,19 @@ impl Keeper {
                 self.report_to(inside, refused);
             }
         }
+        while let Some((inside, wait)) = self.mappings.poll_wait() {
+            let (protocol, port) = (inside.protocol.name(), inside.port);
+            let own = tracing::field::Empty;
+            tracing::warn!(own, protocol, port, reason = %wait, "a port waits to be mapped");
+            let waiting = Exposure {
+                reason: Some(wait.to_string()),
+                ..exposure(inside.protocol, ExposureState::Waiting)
+            };
+            self.report_to(inside, waiting);
+        }
         self.outside
             .router
-            .send_replace(self.mappings.router_outside());
+            .send_replace(self.mappings.router().clone());
         let now: Vec<Claim> = self.mappings.claims().collect();
         let before = self.outside.claims.borrow().clone();
         if now == before {
@@ -415,6 +437,13 @@ impl Keeper {
         };
         // A router that confirms nothing lets the leases end.
         let (_, ()) = tokio::join!(timeout(RELEASE, confirmed), sinks.stop());
+        let left = mappings.unconfirmed();
+        if left > 0 {
+            tracing::warn!(
+                left,
+                "the router has not confirmed the end of all mappings; what is left ends with its lease, within two hours"
+            );
+        }
     }
 }
 
@@ -427,16 +456,25 @@ async fn send(io: &Io, datagram: &[u8], to: SocketAddr) {
 /// Waits until the router has dropped every mapping.
 async fn confirm(mappings: &mut Mappings, io: &Io) {
     let mut buffer = [0; DATAGRAM];
-    let mut again = interval(AGAIN);
-    again.reset();
+    let mut until = tokio::time::Instant::now() + SILENCE;
+    let (mut wait, mut again) = (AGAIN, tokio::time::Instant::now() + AGAIN);
     while !mappings.has_ended() {
+        let left = mappings.unconfirmed();
         tokio::select! {
             received = io.socket.socket().recv_from(&mut buffer) => {
                 if let Ok((length, from)) = received {
                     mappings.handle_release_answer(from, &buffer[..length]);
                 }
             }
-            _ = again.tick() => mappings.handle_no_release_answer(),
+            () = sleep_until(again) => {
+                wait *= 2;
+                again += wait;
+                mappings.handle_no_release_answer();
+            }
+            () = sleep_until(until) => return,
+        }
+        if mappings.unconfirmed() < left {
+            until = tokio::time::Instant::now() + SILENCE;
         }
         while let Some(action) = mappings.poll_action() {
             if let Action::Send { to, datagram } = action {

@@ -20,8 +20,8 @@ use crate::core::mappings::Gateway;
 
 /// A router's web server answers within this time.
 const CALL: Duration = Duration::from_secs(5);
-/// Calls that wait.
-pub(super) const CALLS: usize = 16;
+/// Calls that wait: as many as the machine leaves open.
+pub(super) const CALLS: usize = 32;
 
 pub(super) type Answer = (u64, Option<Vec<u8>>);
 type Call = (u64, SocketAddr, Vec<u8>);

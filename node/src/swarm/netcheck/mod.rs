@@ -28,7 +28,7 @@ use tokio::{
 };
 
 pub(crate) use self::lifetime::LONGEST;
-use self::path::{Look, Path};
+use self::path::{Faults, Look, Path};
 pub(in crate::swarm) use self::{
     path::{AGAIN, MAPPINGS, Target, request},
     tcp::ask as ask_on,
@@ -38,7 +38,7 @@ use crate::{
     config::{Config, RelayAddr, Rotate},
     core::{
         finding::Remedy,
-        mappings::Claim,
+        mappings::{Claim, RouterFacts},
         netcheck::{self, Answer, Facts, Leg, Lifetime, RelayFacts, Report, assess},
         port_search::Sample,
     },
@@ -54,12 +54,11 @@ const RESOLVE: Duration = Duration::from_millis(1_000);
 /// What a running node knows.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// What a router maps.
+    /// What a router maps to the punch ports.
     pub(crate) claims: Vec<Claim>,
     /// Relays that are connected, and where.
     pub(crate) relays: Vec<(PeerId, IpAddr)>,
-    /// The outside address that the router names.
-    pub(crate) router: Option<IpAddr>,
+    pub(crate) router: RouterFacts,
     /// How long the NAT keeps a mapping of the punch socket that is used, and the mapping's address.
     pub(crate) lifetime: Option<(IpAddr, Duration)>,
     /// Relays that may dial the punch ports, and the nonces by which they prove it.
@@ -186,12 +185,15 @@ impl Plan {
                 targets: targets.iter().filter(is_of).copied().collect(),
                 sample: samples.get(&family).map_or(&[], Vec::as_slice),
                 deadline,
+                faults: Faults::default(),
             };
             async move {
-                match transport {
+                let mut path = match transport {
                     Transport::Quic => udp::look(&look).await,
                     Transport::Tcp => tcp::look(&look).await,
-                }
+                };
+                path.facts.faults = look.faults.all();
+                path
             }
         });
         let (mut paths, nat64, reached) = join3(

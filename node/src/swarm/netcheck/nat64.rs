@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt as _, future::ready, stream::FuturesUnordered};
 use p2pnode_protocol::dns64;
 use p2pnode_transports::{Family, Handle};
 use tokio::time::{Instant, timeout_at};
@@ -25,17 +26,15 @@ pub(super) async fn look(sockets: &Handle) -> Nat64 {
     let text = std::fs::read_to_string(RESOLVERS).unwrap_or_default();
     let resolvers = resolvers(&text);
     let deadline = Instant::now() + ANSWER;
-    for family in Family::ALL {
-        let resolvers: Vec<SocketAddr> = resolvers
-            .iter()
-            .filter(|ip| Family::from(**ip) == family)
-            .map(|ip| SocketAddr::new(*ip, PORT))
-            .collect();
-        if let Some(answer) = ask(sockets, family, &resolvers, deadline).await {
-            return answer;
-        }
-    }
-    Nat64::Unknown
+    // At once: a host without IPv4 may have a resolver of IPv4 in its file.
+    let asked = Family::ALL.map(|family| {
+        let of_family = resolvers.iter().filter(|ip| Family::from(**ip) == family);
+        let resolvers: Vec<_> = of_family.map(|ip| SocketAddr::new(*ip, PORT)).collect();
+        async move { ask(sockets, family, &resolvers, deadline).await }
+    });
+    let asked = asked.into_iter().collect::<FuturesUnordered<_>>();
+    let answer = asked.filter_map(ready).next().await;
+    answer.unwrap_or(Nat64::Unknown)
 }
 
 /// The first resolvers of the file, without those that need the name of an interface.

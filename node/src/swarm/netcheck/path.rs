@@ -1,8 +1,10 @@
 //! What the looks at each transport and family share.
 
 use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -12,9 +14,10 @@ use p2pnode_protocol::{
     stun::{Class, Message, RelayInfo, Transaction},
 };
 use p2pnode_transports::{ClaimedUdp, Family, Handle, Transport};
+use rustix::io::Errno;
 use tokio::time::Instant;
 
-use crate::core::netcheck::{Answer, PathFacts, Seen, spread};
+use crate::core::netcheck::{Answer, Fault, PathFacts, Seen, spread};
 
 /// How long the relays have to answer, and how long one has to see other ports.
 pub(super) const LEGS: Duration = Duration::from_millis(1_000);
@@ -56,6 +59,43 @@ pub(super) struct Look<'a> {
     /// Ports that stand for the range, in the order in which they ask.
     pub(super) sample: &'a [ClaimedUdp],
     pub(super) deadline: Instant,
+    pub(super) faults: Faults,
+}
+
+/// What has kept this host from sending.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Mutex<BTreeSet<Fault>>);
+
+impl Faults {
+    /// Notes an error, if it is one of this host.
+    pub(super) fn note(&self, error: &io::Error) -> Option<Fault> {
+        let fault = fault(error)?;
+        // That another program has a port is no news: another port is tried.
+        if fault != Fault::InUse {
+            self.noted().insert(fault);
+        }
+        Some(fault)
+    }
+
+    /// What was noted.
+    pub(super) fn all(&self) -> BTreeSet<Fault> {
+        self.noted().clone()
+    }
+
+    fn noted(&self) -> MutexGuard<'_, BTreeSet<Fault>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an error says about this host; `None` if it says something about the network.
+fn fault(error: &io::Error) -> Option<Fault> {
+    match Errno::from_io_error(error)? {
+        Errno::MFILE | Errno::NFILE => Some(Fault::Files),
+        Errno::ADDRINUSE | Errno::ADDRNOTAVAIL => Some(Fault::InUse),
+        Errno::PERM | Errno::ACCESS => Some(Fault::Forbidden),
+        Errno::NOBUFS | Errno::NOMEM => Some(Fault::Memory),
+        _ => None,
+    }
 }
 
 /// What came from addresses of relays.
@@ -65,7 +105,7 @@ pub(super) struct Answers {
     pub(super) after: BTreeMap<SocketAddr, Duration>,
     /// Who has proved to be there, and after which time.
     pub(super) proved: BTreeMap<SocketAddr, (PeerId, Duration)>,
-    pub(super) failed: BTreeMap<SocketAddr, String>,
+    pub(super) failed: BTreeMap<SocketAddr, Answer>,
 }
 
 impl Look<'_> {
@@ -96,7 +136,7 @@ impl Look<'_> {
             let is_connected = target.is_connected;
             let answer = Answer::of(target.relay, after.copied(), proved.copied(), is_connected);
             match (answer, answers.failed.get(&addr)) {
-                (Answer::Silent, Some(why)) => Answer::Failed(why.clone()),
+                (Answer::Silent, Some(failed)) => failed.clone(),
                 (answer, _) => answer,
             }
         };
@@ -112,7 +152,7 @@ impl Look<'_> {
         match self.sockets.has_route(addr.ip()) {
             Ok(true) => None,
             Ok(false) => Some(Answer::NoRoute),
-            Err(_) => Some(Answer::NoFiles),
+            Err(error) => self.faults.note(&error).map(Answer::Fault),
         }
     }
 
@@ -131,9 +171,17 @@ impl Look<'_> {
         self.targets.iter().map(leg).collect()
     }
 
+    /// Notes if no file can be opened any longer.
+    pub(super) fn note_files(&self) {
+        if let Err(error) = self.sockets.has_route(Ipv4Addr::LOCALHOST.into()) {
+            self.faults.note(&error);
+        }
+    }
+
     /// How a relay saw a port.
     pub(super) fn seen(&self, port: u16, by: SocketAddr, mapped: Option<SocketAddr>) -> Seen {
         let local = self.sockets.source_ip(by.ip());
+        self.note_files();
         Seen {
             by,
             local: local.map(|ip| SocketAddr::new(ip, port)),
@@ -181,6 +229,12 @@ pub(in crate::swarm) fn request() -> Message {
             Transaction::new(std::array::from_fn(|_| fastrand::u8(..))),
         )
     }
+}
+
+/// The request, whose answer is to be as long if `pads`.
+pub(super) fn padding(message: Message, pads: bool) -> Message {
+    let info = message.info.map(|info| RelayInfo { pads, ..info });
+    Message { info, ..message }
 }
 
 /// Whether a relay's word leads to this partner: a private address only if the relay is at one, too.

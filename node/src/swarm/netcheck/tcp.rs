@@ -12,7 +12,7 @@ use futures::{
 };
 use libp2p::PeerId;
 use p2pnode_protocol::stun::{Change, Class, Message};
-use p2pnode_transports::{ClaimedTcp, Family, Handle, Segments, Transport, read_stun};
+use p2pnode_transports::{ClaimedTcp, Segments, Transport, read_stun};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
@@ -20,15 +20,16 @@ use tokio::{
 };
 
 use super::path::{
-    Answers, LEGS, Look, MAPPINGS, Path, STRANGERS, TRIED, clock_ahead, may_ask, request,
+    Answers, LEGS, Look, MAPPINGS, Path, STRANGERS, TRIED, clock_ahead, may_ask, padding, request,
 };
-use crate::core::netcheck::FULL_PAYLOAD;
+use crate::core::netcheck::{Answer, FULL_PAYLOAD, Fault};
 
 /// Bytes of padding that take a full segment of Ethernet.
 const SEGMENT: usize = 1800;
 
 pub(super) async fn look(look: &Look<'_>) -> Path {
     let mut path = Path::new(Transport::Tcp, look.family);
+    look.note_files();
     if look.port().is_none() {
         path.legs = look.no_socket();
         return path;
@@ -62,23 +63,26 @@ struct Met {
 
 /// Who is at an address. Connects from the punch port, as dials do, or from another port if that has this very connection already.
 /// With short segments, to which a node falls back. `None` if nothing came.
-async fn identify(look: &Look<'_>, addr: SocketAddr) -> Result<Met, Option<String>> {
+async fn identify(look: &Look<'_>, addr: SocketAddr) -> Result<Met, Option<Answer>> {
     let (sockets, deadline) = (look.sockets, look.deadline);
     let started = Instant::now();
     let within = |connecting| timeout_at(deadline, connecting);
     let connecting = sockets.connect_from_punch(addr, Segments::Small).boxed();
     let mut connected = within(connecting).await.map_err(|_| None)?;
     let mut _held = None;
-    if connected.as_ref().is_err_and(is_here)
-        && let Some(other) = claim(sockets, look.family)
+    if connected
+        .as_ref()
+        .is_err_and(|error| look.faults.note(error).is_some())
+        && let Some(other) = claim(look)
     {
         let other = _held.insert(other);
         let connecting = other.connect(addr, Segments::Small).boxed();
         connected = within(connecting).await.map_err(|_| None)?;
     }
-    let stream = connected.map_err(|error| match is_here(&error) {
-        true => Some("no port of the range is free".to_owned()),
-        false => Some(error.to_string()),
+    let stream = connected.map_err(|error| match look.faults.note(&error) {
+        Some(Fault::InUse) => Some(Answer::Failed("no port of the range is free".to_owned())),
+        Some(fault) => Some(Answer::Fault(fault)),
+        None => Some(Answer::Failed(error.to_string())),
     })?;
     let after = started.elapsed();
     let identified = timeout_at(deadline, sockets.identify_tcp(stream, addr)).await;
@@ -90,40 +94,34 @@ async fn identify(look: &Look<'_>, addr: SocketAddr) -> Result<Met, Option<Strin
 const TAKEN: usize = 16;
 
 /// A port of the range that no other program has over TCP, either.
-fn claim(sockets: &Handle, family: Family) -> Option<ClaimedTcp> {
+fn claim(look: &Look<'_>) -> Option<ClaimedTcp> {
     let mut taken = Vec::new();
     while taken.len() < TAKEN
-        && let Ok(port) = sockets.claim_tcp(family)
+        && let Ok(port) = look.sockets.claim_tcp(look.family)
     {
-        if port.listen().is_ok() {
-            return Some(port);
+        match port.listen() {
+            Ok(_) => return Some(port),
+            Err(error) => _ = look.faults.note(&error),
         }
         taken.push(port);
     }
+    look.note_files();
     None
-}
-
-/// Whether a connection failed at this host.
-fn is_here(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::AddrInUse
-            | io::ErrorKind::AddrNotAvailable
-            | io::ErrorKind::PermissionDenied
-    )
 }
 
 /// What STUN shows.
 async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
-    let (sockets, family) = (look.sockets, look.family);
-    let Some(socket) = claim(sockets, family) else {
+    let Some(socket) = claim(look) else {
         path.facts.lacks_port = true;
         return;
     };
     let socket = &socket;
     let met = join_all(addrs.iter().map(|addr| async move {
         let stream = timeout(LEGS, socket.connect(*addr, Segments::Full)).await;
-        let stream = stream.ok()?.ok()?;
+        let stream = stream
+            .ok()?
+            .inspect_err(|error| _ = look.faults.note(error));
+        let stream = stream.ok()?;
         let started = Instant::now();
         let got = ask(stream, &request(), MAPPINGS).await;
         Some((*addr, got?.1, started.elapsed()))
@@ -151,21 +149,24 @@ async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
 
     let others = second.into_iter().chain(partner);
     let mappings = join_all(others.map(|by| async move {
-        let got = ask_at(socket.connect(by, Segments::Full)).await.flatten();
+        let asked = ask_at(look, socket.connect(by, Segments::Full)).await;
+        let got = asked.flatten();
         look.seen(socket.port(), by, got.and_then(|got| got.mapped))
     }));
     let (seen_by, sampled, whole) = join3(
         mappings,
         sampled(look, &[relay]),
-        full_segments(sockets, family, relay),
+        full_segments(look, relay),
     )
     .await;
-    path.facts.payload = whole.map(|came| if came { FULL_PAYLOAD } else { 0 });
+    let payload = |came: bool| if came { FULL_PAYLOAD } else { 0 };
+    path.facts.payload = whole.map(|(out, _)| payload(out));
+    path.facts.payload_in = whole.and_then(|(_, back)| back).map(payload);
     path.facts.seen.extend(seen_by);
     path.facts.sample = sampled;
 
     // None of the others, which have sent to the relay.
-    let Some(fresh) = claim(sockets, family) else {
+    let Some(fresh) = claim(look) else {
         path.facts.lacks_port = true;
         return;
     };
@@ -173,7 +174,7 @@ async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
         .deadline
         .saturating_duration_since(Instant::now())
         .min(STRANGERS);
-    let [port, address] = strangers(&fresh, relay, within).await;
+    let [port, address] = strangers(look, &fresh, relay, within).await;
     path.facts.from_other_port = port;
     path.facts.from_other_address = partner.and(address);
 }
@@ -184,7 +185,7 @@ async fn sampled(look: &Look<'_>, relays: &[SocketAddr]) -> Vec<(u16, Option<Soc
     let asked = look.sample.iter().map(async |socket| {
         let asks = relays
             .iter()
-            .map(|relay| ask_at(socket.connect_tcp(*relay)));
+            .map(|relay| ask_at(look, socket.connect_tcp(*relay)));
         let answers = join_all(asks).await;
         let mapped = answers
             .iter()
@@ -197,9 +198,10 @@ async fn sampled(look: &Look<'_>, relays: &[SocketAddr]) -> Vec<(u16, Option<Soc
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-/// Whether the relay gets a request that takes a full segment; `None` if it does not even get a short one.
-async fn full_segments(sockets: &Handle, family: Family, relay: SocketAddr) -> Option<bool> {
-    let socket = claim(sockets, family)?;
+/// Whether the relay gets a request that takes a full segment, and whether such an answer comes. `None` if not even a short one
+/// does, or if the relay pads none.
+async fn full_segments(look: &Look<'_>, relay: SocketAddr) -> Option<(bool, Option<bool>)> {
+    let socket = claim(look)?;
     let stream = timeout(MAPPINGS, socket.connect(relay, Segments::Full))
         .await
         .ok()?
@@ -209,17 +211,25 @@ async fn full_segments(sockets: &Handle, family: Family, relay: SocketAddr) -> O
         padding: SEGMENT,
         ..request()
     };
-    Some(ask(stream, &long, MAPPINGS).await.is_some())
+    let Some((stream, _)) = ask(stream, &long, MAPPINGS).await else {
+        return Some((false, None));
+    };
+    let back = match ask(stream, &padding(long, true), MAPPINGS).await {
+        Some((_, answer)) if answer.padding == 0 => None,
+        back => Some(back.is_some()),
+    };
+    Some((true, back))
 }
 
 /// What is answered on a connection. `None` if this host cannot make it, `Some(None)` if nothing came.
 async fn ask_at(
+    look: &Look<'_>,
     connecting: impl Future<Output = io::Result<TcpStream>>,
 ) -> Option<Option<Message>> {
     let asked = async {
         match connecting.await {
             Ok(stream) => Some(ask(stream, &request(), MAPPINGS).await.map(|got| got.1)),
-            Err(error) if is_here(&error) => None,
+            Err(error) if look.faults.note(&error).is_some() => None,
             Err(_) => Some(None),
         }
     };
@@ -242,7 +252,12 @@ pub(in crate::swarm) async fn ask(
 
 /// Whether the relay, and its partner, can connect to a port that has connected to the relay alone. `None` where the relay does
 /// not try.
-async fn strangers(fresh: &ClaimedTcp, relay: SocketAddr, within: Duration) -> [Option<bool>; 2] {
+async fn strangers(
+    look: &Look<'_>,
+    fresh: &ClaimedTcp,
+    relay: SocketAddr,
+    within: Duration,
+) -> [Option<bool>; 2] {
     let deadline = Instant::now() + within;
     let unknown = [None, None];
     let Ok(listener) = fresh.listen() else {
@@ -272,12 +287,17 @@ async fn strangers(fresh: &ClaimedTcp, relay: SocketAddr, within: Duration) -> [
     while came != [true, true] {
         tokio::select! {
             accepted = timeout_at(deadline, accepted(&listener)) => match accepted {
-                Ok(Some(message)) => {
-                    if let Some(at) = position(&message) {
+                Ok(Ok(message)) => {
+                    if let Some(at) = message.and_then(|message| position(&message)) {
                         came[at] = true;
                     }
                 }
-                Ok(None) => {}
+                // This host cannot take it: whether it came is not known.
+                Ok(Err(error)) => {
+                    if look.faults.note(&error).is_some() {
+                        return unknown;
+                    }
+                }
                 Err(_) => break,
             },
             // A refusal comes on the stream.
@@ -294,8 +314,9 @@ async fn strangers(fresh: &ClaimedTcp, relay: SocketAddr, within: Duration) -> [
     [0, 1].map(|at| (came[at] || !refused[at]).then_some(came[at]))
 }
 
-/// What a connection says that came in; `None` if that is nothing.
-async fn accepted(listener: &TcpListener) -> Option<Message> {
-    let (mut stream, _) = listener.accept().await.ok()?;
-    timeout(MAPPINGS, read_stun(&mut stream)).await.ok()?.ok()
+/// What a connection says that came in; `Ok(None)` if that is nothing.
+async fn accepted(listener: &TcpListener) -> io::Result<Option<Message>> {
+    let (mut stream, _) = listener.accept().await?;
+    let read = timeout(MAPPINGS, read_stun(&mut stream)).await;
+    Ok(read.ok().and_then(Result::ok))
 }

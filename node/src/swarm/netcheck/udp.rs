@@ -1,30 +1,28 @@
 //! UDP, on which QUIC runs: from the punch socket, and from others of the range.
 
 use std::{
-    collections::BTreeMap,
+    io,
     net::SocketAddr,
     time::{Duration, SystemTime},
 };
 
 use futures::future::{join, join_all, join3, join4};
 use libp2p::PeerId;
-use p2pnode_protocol::stun::{Change, Class, Message};
+use p2pnode_protocol::stun::{ATTRIBUTE, Change, Class, Message};
 use p2pnode_transports::{ClaimedUdp, Error, Family, Handle, StunClient, Transport, timed_out};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::path::{
-    AGAIN, Answers, LEGS, Look, MAPPINGS, Path, STRANGERS, TRIED, clock_ahead, may_ask, request,
+    AGAIN, Answers, LEGS, Look, MAPPINGS, Path, STRANGERS, TRIED, clock_ahead, may_ask, padding,
+    request,
 };
 use crate::core::{
-    netcheck::{FULL_PAYLOAD, Seen},
+    netcheck::{Answer, FULL_PAYLOAD, Seen},
     port_search::Sample,
 };
 
 /// Payloads that are tried, in bytes: what QUIC needs, common tunnels, and what quinn tries at most.
 const PAYLOADS: [u16; 7] = [1200, 1252, 1320, 1360, 1392, 1420, FULL_PAYLOAD];
-
-/// The header of PADDING.
-const PADDING_HEADER: usize = 4;
 
 /// Ports that a search leaves to dials.
 const KEPT: usize = 2;
@@ -42,23 +40,20 @@ pub(in crate::swarm) struct Got {
 
 pub(super) async fn look(look: &Look<'_>) -> Path {
     let mut path = Path::new(Transport::Quic, look.family);
+    look.note_files();
     path.facts.lacks_port = look.sample.is_empty();
     let Some(port) = look.port() else {
         path.legs = look.no_socket();
         return path;
     };
     let addrs = look.addrs();
-    let (after, identified) =
+    let (mut answers, identified) =
         join(facts(look, port, &addrs, &mut path), identify(look, &addrs)).await;
-    let mut answers = Answers {
-        after,
-        ..Answers::default()
-    };
     for (addr, (done, took)) in addrs.iter().zip(identified) {
         match done {
             Some(Ok(peer)) => drop(answers.proved.insert(*addr, (peer, took))),
             // It was refused.
-            Some(Err(error)) if !timed_out(&error) => {
+            Some(Err(error)) if !timed_out(&error) && !answers.failed.contains_key(addr) => {
                 answers.after.entry(*addr).or_insert(took);
             }
             Some(Err(_)) | None => {}
@@ -81,20 +76,26 @@ async fn identify(
     join_all(identified).await
 }
 
-/// What STUN shows. Returns which addresses answer it, and after how long.
-async fn facts(
-    look: &Look<'_>,
-    port: u16,
-    addrs: &[SocketAddr],
-    path: &mut Path,
-) -> BTreeMap<SocketAddr, Duration> {
+/// What STUN shows. Returns which addresses answer it, and where this host does not send.
+async fn facts(look: &Look<'_>, port: u16, addrs: &[SocketAddr], path: &mut Path) -> Answers {
     let stun = look.sockets.stun();
-    let asked = addrs.iter().map(|addr| async move {
-        let got = ask(stun, *addr, &request(), LEGS).await?;
-        Some((*addr, got))
+    let asked = addrs.iter().map(async |addr| {
+        let mut fault = None;
+        let note = &mut |error: &_| fault = look.faults.note(error).or(fault);
+        let got = ask_noting(stun, *addr, &request(), LEGS, note).await;
+        (*addr, got.ok_or(fault))
     });
-    let answers: Vec<(SocketAddr, Got)> = join_all(asked).await.into_iter().flatten().collect();
-    let after = answers.iter().map(|(addr, got)| (*addr, got.rtt)).collect();
+    let (mut answers, mut came): (Vec<(SocketAddr, Got)>, _) = (Vec::new(), Answers::default());
+    for (addr, got) in join_all(asked).await {
+        match got {
+            Ok(got) => {
+                came.after.insert(addr, got.rtt);
+                answers.push((addr, got));
+            }
+            Err(Some(fault)) => drop(came.failed.insert(addr, Answer::Fault(fault))),
+            Err(None) => {}
+        }
+    }
     let seen = answers.iter();
     path.facts
         .seen
@@ -104,7 +105,14 @@ async fn facts(
     let best = answers.iter().find(has_partner).or(answers.first());
     let Some((relay, got)) = best else {
         path.facts.sample = sampled(look, &addrs[..addrs.len().min(TRIED)]).await;
-        return after;
+        // quinn keeps the errors of the punch socket to itself. Those of all other ports stand for it.
+        let fault = look.faults.all().first().copied();
+        let all_failed = !look.sample.is_empty() && path.facts.sample.is_empty();
+        if let (Some(fault), true) = (fault, all_failed) {
+            let failed = addrs.iter().map(|addr| (*addr, Answer::Fault(fault)));
+            came.failed.extend(failed);
+        }
+        return came;
     };
     let relay = *relay;
     path.clock_ahead = clock_ahead(&got.message, got.at, got.rtt);
@@ -128,7 +136,7 @@ async fn facts(
     .await;
     path.facts.seen.extend(seen_by);
     path.facts.sample = sampled;
-    path.facts.payload = Some(payload);
+    (path.facts.payload, path.facts.payload_in) = (Some(payload.0), payload.1);
     path.facts.hairpin = hairpin;
 
     // One that gets out.
@@ -151,18 +159,22 @@ async fn facts(
         path.facts.from_other_port = strangers.from_other_port;
         path.facts.from_other_address = partner.and(strangers.from_other_address);
     }
-    after
+    came
 }
 
-/// How relays see the ports that stand for the range. The first answer of one counts.
+/// How relays see the ports that stand for the range. The first answer of one counts. A port from which this host does not send is
+/// left out.
 async fn sampled(look: &Look<'_>, relays: &[SocketAddr]) -> Vec<(u16, Option<SocketAddr>)> {
     let asked = look.sample.iter().map(async |socket| {
         let asks: Vec<_> = relays.iter().map(|relay| (*relay, request())).collect();
-        let got = ask_from(socket, &asks, 1, MAPPINGS).await;
+        let mut fault = None;
+        let note = &mut |error: &_| fault = look.faults.note(error).or(fault);
+        let got = ask_from_noting(socket, &asks, 1, MAPPINGS, note).await;
         let got = got.into_iter().flatten().next();
-        (socket.port(), got.and_then(|(message, _)| message.mapped))
+        let is_sent = got.is_some() || fault.is_none();
+        is_sent.then(|| (socket.port(), got.and_then(|(message, _)| message.mapped)))
     });
-    join_all(asked).await
+    join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// The second port of a relay.
@@ -255,20 +267,34 @@ pub(in crate::swarm) async fn ask(
     message: &Message,
     within: Duration,
 ) -> Option<Got> {
+    ask_noting(stun, to, message, within, &mut |_| ()).await
+}
+
+/// The same, and passes on the errors of this host.
+async fn ask_noting(
+    stun: &StunClient,
+    to: SocketAddr,
+    message: &Message,
+    within: Duration,
+    note: &mut (dyn FnMut(&io::Error) + Send),
+) -> Option<Got> {
     let bytes = message.encode();
     let mut expected = stun.expect(message.transaction);
-    let deadline = Instant::now() + within;
+    let first = Instant::now();
+    let deadline = first + within;
     let mut wait = AGAIN;
     loop {
         let sent = Instant::now();
         if let Err(error) = stun.send(&bytes, to) {
             tracing::trace!(%to, %error, "a request of STUN was not sent");
+            note(&error);
         }
         match timeout_at(deadline.min(sent + wait), expected.answer()).await {
             Ok(answer) => {
                 let answer = answer?;
                 return Some(Got {
-                    rtt: answer.at.saturating_duration_since(sent.into_std()),
+                    // It may answer any of the requests: from the first one the time is none that is too short.
+                    rtt: answer.at.saturating_duration_since(first.into_std()),
                     message: answer.message,
                     remote: answer.remote,
                     at: SystemTime::now(),
@@ -287,6 +313,17 @@ pub(super) async fn ask_from(
     enough: usize,
     within: Duration,
 ) -> Vec<Option<(Message, SocketAddr)>> {
+    ask_from_noting(socket, messages, enough, within, &mut |_| ()).await
+}
+
+/// The same, and passes on the errors of this host.
+async fn ask_from_noting(
+    socket: &ClaimedUdp,
+    messages: &[(SocketAddr, Message)],
+    enough: usize,
+    within: Duration,
+    note: &mut (dyn FnMut(&io::Error) + Send),
+) -> Vec<Option<(Message, SocketAddr)>> {
     let mut answers = vec![None; messages.len()];
     let deadline = Instant::now() + within;
     let mut wait = AGAIN;
@@ -300,6 +337,7 @@ pub(super) async fn ask_from(
         {
             if let Err(error) = socket.socket().send_to(&message.encode(), to).await {
                 tracing::trace!(%to, %error, "a request of STUN was not sent");
+                note(&error);
             }
         }
         let until = deadline.min(Instant::now() + wait);
@@ -333,17 +371,31 @@ async fn ask_once(socket: &ClaimedUdp, relay: SocketAddr) -> Option<Message> {
     Some(message)
 }
 
-/// The longest payload to which the relay answers.
-async fn payload(stun: &StunClient, relay: SocketAddr) -> u16 {
+/// The longest payload to which the relay answers, and the longest one of an answer. The second is `None` if the relay pads none.
+async fn payload(stun: &StunClient, relay: SocketAddr) -> (u16, Option<u16>) {
     let tries = PAYLOADS.map(|payload| async move {
-        let mut message = request();
-        let short = message.encode().len() - message.padding;
-        message.padding = usize::from(payload).saturating_sub(short);
-        debug_assert!(short > PADDING_HEADER && message.encode().len() == usize::from(payload));
-        let got = ask(stun, relay, &message, MAPPINGS).await;
-        got.map_or(0, |_| payload)
+        let tried = [false, true].map(|pads| {
+            let mut message = padding(request(), pads);
+            let short = message.encode().len() - message.padding;
+            message.padding = usize::from(payload).saturating_sub(short);
+            debug_assert!(short > ATTRIBUTE && message.encode().len() == usize::from(payload));
+            async move { ask(stun, relay, &message, MAPPINGS).await }
+        });
+        let [out, back] = tried;
+        (payload, join(out, back).await)
     });
-    join_all(tries).await.into_iter().max().unwrap_or_default()
+    let tried = join_all(tries).await;
+    let longest = |came: fn(&(Option<Got>, Option<Got>)) -> bool| {
+        let tried = tried.iter().filter(|(_, got)| came(got));
+        tried.map(|(payload, _)| *payload).max().unwrap_or_default()
+    };
+    let out = longest(|(out, back)| out.is_some() || back.is_some());
+    let is_short = |got: &Got| got.message.padding == 0;
+    let pads = !(tried.iter()).any(|(_, (_, back))| back.as_ref().is_some_and(is_short));
+    (
+        out,
+        (pads && out > 0).then(|| longest(|(_, back)| back.is_some())),
+    )
 }
 
 /// Whether a packet from another port to the punch socket's mapping comes back.

@@ -108,6 +108,24 @@ fn what_autonat_shows_stands_where_no_router_maps_the_port() {
 }
 
 #[test]
+fn behind_a_nat64_nothing_is_promised_with_peers_of_ip4() {
+    let mut path = LAB[3].1.path(2);
+    path.family = Family::Ip6;
+    let report = assess(&facts(vec![path.clone()]));
+    assert_eq!(text(&report, Id::Nat64).0, Status::Warn);
+    assert!(report.verdict.direct.is_empty() && report.verdict.is_hard());
+    assert_eq!(report.verdict.unknown, [PeerClass::Public]);
+    assert_eq!(report.reaches(), Reaches::Relayed);
+    // Another relay shows what IPv6 itself is worth.
+    for seen in &mut path.seen {
+        seen.mapped = Some("[2001:db8::7]:40017".parse().unwrap());
+        seen.local = seen.mapped;
+    }
+    let report = assess(&facts(vec![path]));
+    assert!(report.verdict.direct.contains(&PeerClass::EimApdf));
+}
+
+#[test]
 fn a_dns64_is_named_by_its_prefix() {
     let of = |nat64| {
         let facts = Facts {

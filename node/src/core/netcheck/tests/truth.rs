@@ -242,7 +242,7 @@ fn what_this_host_lacks_is_not_put_on_the_relay() {
     assert_eq!(of(&report, Id::Udp).status, Status::Unknown);
     let report = assess(&answered(AFTER, Answer::NoRoute));
     assert_eq!(of(&report, Id::Relay).status, Status::Ok);
-    let report = assess(&answered(Answer::NoFiles, Answer::NoRoute));
+    let report = assess(&answered(Answer::Fault(Fault::Files), Answer::NoRoute));
     assert_eq!(remedy(&report, Id::Relay), Some("open_files"));
     let no_socket = || Answer::NoSocket("exhausted".to_owned());
     let mut facts = answered(no_socket(), no_socket());
@@ -275,6 +275,115 @@ fn what_this_host_lacks_is_not_put_on_the_relay() {
         Some("privileged_ports"),
         "some of the ports"
     );
+}
+
+#[test]
+fn a_fault_of_this_host_is_never_the_networks() {
+    for (fault, id) in [
+        (Fault::Files, "open_files"),
+        (Fault::InUse, "ports_in_use"),
+        (Fault::Forbidden, "forbidden_here"),
+        (Fault::Memory, "no_buffers"),
+    ] {
+        let mut few = facts(vec![LAB[3].1.path(2)]);
+        few.paths[0].faults.insert(fault);
+        few.paths[0].sample.truncate(3);
+        let report = assess(&few);
+        let range = of(&report, Id::Range);
+        assert_eq!(range.status, Status::Unknown);
+        assert!(range.text.contains(fault.as_str()), "{}", range.text);
+        assert_eq!(range.remedy.as_ref().unwrap().id, id);
+        // Nothing was sent: neither the relay nor UDP is to blame.
+        few.paths[0].sample.clear();
+        few.paths[0].seen.clear();
+        few.relays[0].legs[0].answer = Answer::Fault(fault);
+        let report = assess(&few);
+        assert_eq!(remedy(&report, Id::Relay), Some(id));
+        assert_eq!(of(&report, Id::Udp).status, Status::Unknown);
+        assert!(!report.checks.iter().any(|check| check.id == Id::Range));
+        // What was sent in vain counts.
+        let mut blocked = facts(vec![LAB[3].1.path(2)]);
+        blocked.paths[0].faults.insert(fault);
+        blocked.paths[0].sample[0].1 = None;
+        assert_eq!(remedy(&assess(&blocked), Id::Range), Some("range_blocked"));
+        // Without files this look itself is not whole.
+        let host = of(&report, Id::Host).status;
+        assert_eq!(host == Status::Fail, fault == Fault::Files);
+    }
+}
+
+#[test]
+fn a_punch_port_that_is_blocked_is_named_although_an_old_connection_stands() {
+    let mut facts = facts(vec![LAB[3].1.path(2)]);
+    facts.paths[0].seen.clear();
+    facts.relays[0].legs[0].answer = Answer::Held;
+    let report = assess(&facts);
+    let range = of(&report, Id::Range);
+    assert_eq!(range.status, Status::Fail);
+    assert!(
+        range.text.ends_with("; no answer to the punch port"),
+        "{}",
+        range.text
+    );
+    assert_eq!(remedy(&report, Id::Nat), Some("range_blocked"));
+}
+
+#[test]
+fn the_direction_in_which_long_packets_are_lost_is_named() {
+    let text = |transport, out, back| {
+        let mut path = LAB[3].1.path(2);
+        path.transport = transport;
+        (path.payload, path.payload_in) = (Some(out), back);
+        let mut facts = facts(vec![path]);
+        facts.relays[0].legs[0].answer = UNPROVED;
+        let report = assess(&facts);
+        let mtu = of(&report, Id::Mtu);
+        (mtu.status, mtu.text.clone())
+    };
+    let (quic, tcp) = (Transport::Quic, Transport::Tcp);
+    for (transport, out, back, status, end) in [
+        (quic, 1452, Some(1452), Status::Ok, "1452 bytes of payload"),
+        (quic, 1452, None, Status::Ok, "1452 bytes of payload"),
+        (
+            quic,
+            1420,
+            Some(1252),
+            Status::Warn,
+            "1420 bytes of payload to the relay, 1252 from it",
+        ),
+        (
+            quic,
+            1452,
+            Some(0),
+            Status::Fail,
+            "from the relay to this node",
+        ),
+        (quic, 0, None, Status::Fail, "from this node to the relay"),
+        (
+            tcp,
+            1452,
+            Some(0),
+            Status::Fail,
+            "from the relay to this node, and no handshake ends with short ones",
+        ),
+        (
+            tcp,
+            0,
+            None,
+            Status::Fail,
+            "from this node to the relay, and no handshake ends with short ones",
+        ),
+        (
+            tcp,
+            1452,
+            Some(1452),
+            Status::Ok,
+            "full segments get through",
+        ),
+    ] {
+        let (is, text) = text(transport, out, back);
+        assert!(is == status && text.ends_with(end), "{is:?} {text}");
+    }
 }
 
 #[test]

@@ -110,8 +110,9 @@ impl Zone {
         let public = |entry: &Entry| Data::Address(entry.public.ip());
         // The address of the node is one for all its mappings of a family.
         let all = publication.changes.iter();
-        for like in all.filter_map(|change| change.before.as_ref().or(change.now.as_ref())) {
-            let (name, like) = (host.clone(), public(like));
+        let any = |change: &'_ Change| change.any().cloned();
+        for like in all.filter_map(any) {
+            let (name, like) = (host.clone(), public(&like));
             records.push(Record::DeleteAll { name, like });
         }
         for data in publication.entries.iter().map(public) {
@@ -125,7 +126,7 @@ impl Zone {
     }
 
     fn change(&self, change: &Change, host: &str, records: &mut Vec<Record>) {
-        let Some(any) = change.now.as_ref().or(change.before.as_ref()) else {
+        let Some(any) = change.any() else {
             return;
         };
         let protocol = any.protocol.name().to_lowercase();
@@ -140,7 +141,7 @@ impl Zone {
             let name = instance.clone();
             records.push(Record::DeleteAll { name, like });
         }
-        if let Some(before) = &change.before {
+        for before in change.before.iter().chain(&change.doubt) {
             let name = service.clone();
             let data = at(before);
             records.push(Record::Delete { name, data });

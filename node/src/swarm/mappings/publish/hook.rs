@@ -12,8 +12,6 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(super) struct Hook {
     program: String,
     args: Vec<String>,
-    /// Changes of the publication under way that the program has taken: it is not run for them again.
-    taken: Vec<Change>,
 }
 
 impl Hook {
@@ -23,33 +21,31 @@ impl Hook {
             .map_or((String::new(), Vec::new()), |words| {
                 (words.0.clone(), words.1.to_vec())
             });
-        Self {
-            program,
-            args,
-            taken: Vec::new(),
-        }
+        Self { program, args }
     }
 
-    pub(super) async fn publish(&mut self, publication: &Publication) -> Result<(), String> {
-        for change in &publication.changes {
-            if !self.taken.contains(change) {
-                self.run(change).await?;
-                self.taken.push(change.clone());
+    /// Runs the program for each change. Returns for how many it has succeeded, and what failed.
+    pub(super) async fn publish(&self, publication: &Publication) -> (usize, Result<(), String>) {
+        for (made, change) in publication.changes.iter().enumerate() {
+            if let Err(error) = self.run(change).await {
+                return (made, Err(error));
             }
         }
-        self.taken.clear();
-        Ok(())
+        (publication.changes.len(), Ok(()))
     }
 
     async fn run(&self, change: &Change) -> Result<(), String> {
+        let before = change.before.as_ref().or(change.doubt.as_ref());
         let (state, entry) = match (&change.before, &change.now) {
             (None, Some(now)) => ("up", now),
             (Some(_), Some(now)) => ("changed", now),
-            (Some(before), None) => ("down", before),
-            (None, None) => return Ok(()),
+            (_, None) => match before {
+                Some(before) => ("down", before),
+                None => return Ok(()),
+            },
         };
         let public = change.now.as_ref().map(|entry| entry.public);
-        let old = change.before.as_ref().map(|entry| entry.public);
+        let old = before.map(|entry| entry.public);
         let ip = |at: Option<SocketAddr>| at.map(|at| at.ip().to_string()).unwrap_or_default();
         let port = |at: Option<SocketAddr>| at.map(|at| at.port().to_string()).unwrap_or_default();
         let private = Some(entry.private);

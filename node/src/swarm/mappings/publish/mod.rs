@@ -30,11 +30,16 @@ enum Sink {
 }
 
 impl Sink {
-    async fn publish(&mut self, publication: &Publication) -> Result<(), String> {
+    /// Publishes. Returns how many of the changes are made, and what failed.
+    async fn publish(&self, publication: &Publication) -> (usize, Result<(), String>) {
+        let whole = |done: Result<(), String>| match &done {
+            Ok(()) => (publication.changes.len(), done),
+            Err(_) => (0, done),
+        };
         match self {
             Self::Hook(hook) => hook.publish(publication).await,
-            Self::File(path) => file::write(path, publication),
-            Self::Dns(zone) => zone.publish(publication).await,
+            Self::File(path) => whole(file::write(path, publication)),
+            Self::Dns(zone) => whole(zone.publish(publication).await),
         }
     }
 
@@ -90,7 +95,7 @@ impl Sinks {
 }
 
 /// Until the sender is gone; then everything is taken back.
-async fn keep(mut sink: Sink, mut proved: watch::Receiver<BTreeSet<Entry>>) {
+async fn keep(sink: Sink, mut proved: watch::Receiver<BTreeSet<Entry>>) {
     let mut publisher = Publisher::default();
     let mut is_open = true;
     // A file of an earlier run says what no longer holds.
@@ -121,7 +126,7 @@ async fn keep(mut sink: Sink, mut proved: watch::Receiver<BTreeSet<Entry>>) {
         let Some(publication) = publisher.handle_timeout(std::time::Instant::now()) else {
             continue;
         };
-        let done = sink.publish(&publication).await;
+        let (made, done) = sink.publish(&publication).await;
         if let Err(error) = &done {
             tracing::error!(
                 sink = sink.name(),
@@ -129,7 +134,7 @@ async fn keep(mut sink: Sink, mut proved: watch::Receiver<BTreeSet<Entry>>) {
                 "mappings are not published; tried again"
             );
         }
-        publisher.handle_done(done.is_ok(), std::time::Instant::now());
+        publisher.handle_done(made, std::time::Instant::now());
     }
 }
 
