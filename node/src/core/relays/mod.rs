@@ -350,6 +350,14 @@ impl RelayKeeper {
         })
     }
 
+    /// This node is about to close a connection, which proves nothing against the relay.
+    pub(crate) fn handle_closing(&mut self, connection: ConnectionId) {
+        let mut legs = self.legs.iter_mut();
+        if let Some(leg) = legs.find(|leg| leg.connection() == Some(connection)) {
+            leg.proved();
+        }
+    }
+
     /// A connection was closed. Returns the leg if it is one of ours.
     pub(crate) fn handle_closed(
         &mut self,

@@ -262,6 +262,19 @@ fn hints_from_outside_make_a_leg_be_dialed_at_once_but_not_in_a_flood() {
 }
 
 #[test]
+fn a_connection_that_this_node_closes_proves_nothing_against_the_relay() {
+    let (peer, now) = (PeerId::random(), Instant::now());
+    for (closes, vain) in [(false, 1), (true, 0)] {
+        let mut keeper = RelayKeeper::new(&[relay(peer)], 1, FamilyPolicy::Auto, now);
+        settle(&mut keeper, &mut 0, now);
+        if closes {
+            keeper.handle_closing(id(1));
+        }
+        assert_eq!(keeper.handle_closed(id(1), now, 0.5).unwrap().vain, vain);
+    }
+}
+
+#[test]
 fn a_relay_that_drains_says_how_long_it_is_left_alone() {
     for (asked, at_least, at_most) in [(20, 20, 30), (100_000, 600, 600)] {
         for jitter in [0.0, 0.5, 1.0] {

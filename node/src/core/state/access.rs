@@ -36,8 +36,10 @@ impl NodeState {
                 self.reconnector.forget(&peer);
             }
             if !is_allowed || (changes_introducers && self.relays.is_configured(&peer)) {
-                let connections = self.peers.connections_of(&peer).iter().copied();
-                self.actions.extend(connections.map(Action::Close));
+                for connection in self.peers.connections_of(&peer).to_vec() {
+                    self.relays.handle_closing(connection);
+                    self.actions.push_back(Action::Close(connection));
+                }
             }
         }
         for peer in touched {
