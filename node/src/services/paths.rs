@@ -109,22 +109,33 @@ impl Paths {
 
     /// A stream of sessions on the chosen connection of `peer`.
     pub(super) fn open(&self, peer: &PeerId) -> Opening {
-        self.open_protocol(peer, PROTOCOL)
+        self.open_protocol(peer, PROTOCOL, true)
     }
 
-    /// A stream of `protocol` there. It is proposed along with the first data only to a peer whose identify message lists it.
-    pub(super) fn open_protocol(&self, peer: &PeerId, protocol: StreamProtocol) -> Opening {
+    /// A stream of `protocol` there. It is proposed along with the first data only to a peer whose identify message lists it, and only
+    /// if `may_be_lazy`.
+    pub(super) fn open_protocol(
+        &self,
+        peer: &PeerId,
+        protocol: StreamProtocol,
+        may_be_lazy: bool,
+    ) -> Opening {
         let known = self.peers.get(peer);
+        let speaks = known.and_then(|known| known.speaks.as_ref());
         let chosen = known.and_then(|known| known.chosen);
         let Some((id, connection)) = chosen.and_then(|chosen| {
             let connection = self.connections.get(&chosen.connection)?;
             Some((chosen.connection, connection))
         }) else {
-            return Opening::failed(OpenError::NoPath);
+            // A relay has no path to choose. It has identified itself.
+            let lacks = speaks.is_some_and(|speaks| !speaks.contains(&protocol));
+            return Opening::failed(match lacks {
+                true => OpenError::Unsupported,
+                false => OpenError::NoPath,
+            });
         };
-        let speaks = known.and_then(|known| known.speaks.as_ref());
         // A push that lists it may have been lost: others are asked, and the answer is awaited.
-        let lazily = speaks.is_some_and(|speaks| speaks.contains(&protocol));
+        let lazily = may_be_lazy && speaks.is_some_and(|speaks| speaks.contains(&protocol));
         Opening::ask(id, &connection.handler, protocol, lazily)
     }
 
