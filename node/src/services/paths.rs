@@ -42,6 +42,8 @@ pub(super) struct Paths {
 #[derive(Debug, Default)]
 struct Peer {
     chosen: Option<Chosen>,
+    /// There was one since its first connection.
+    had_path: bool,
     /// The protocols for services that its last identify message lists; `None`: there was none yet.
     speaks: Option<Vec<StreamProtocol>>,
     /// Why it could not be reached lately.
@@ -62,7 +64,7 @@ impl Paths {
         if !self.connections.values().any(of_peer)
             && let Some(peer) = self.peers.get_mut(&closed.peer)
         {
-            peer.speaks = None;
+            (peer.speaks, peer.had_path) = (None, false);
             self.forget(closed.peer);
         }
     }
@@ -72,7 +74,7 @@ impl Paths {
         let known = self.peers.entry(peer).or_default();
         let before = std::mem::replace(&mut known.chosen, chosen);
         if chosen.is_some() {
-            known.unreachable = None;
+            (known.unreachable, known.had_path) = (None, true);
         }
         let connection = |chosen: Option<Chosen>| chosen.map(|chosen| chosen.connection);
         self.forget(peer);
@@ -127,8 +129,9 @@ impl Paths {
             let connection = self.connections.get(&chosen.connection)?;
             Some((chosen.connection, connection))
         }) else {
-            // A relay has no path to choose. It has identified itself.
-            let lacks = speaks.is_some_and(|speaks| !speaks.contains(&protocol));
+            // A relay has identified itself, and has no path to choose.
+            let has_none = known.is_some_and(|known| !known.had_path);
+            let lacks = has_none && speaks.is_some_and(|speaks| !speaks.contains(&protocol));
             return Opening::failed(match lacks {
                 true => OpenError::Unsupported,
                 false => OpenError::NoPath,
