@@ -23,7 +23,7 @@ use crate::{
     explain::ExplainArgs,
     healthcheck::{HealthArgs, Serves},
     id::IdArgs,
-    identity, manual, paths, signals,
+    identity, manual, paths, signals, stdout,
 };
 
 /// Flags of every command.
@@ -360,7 +360,7 @@ fn environment(program: &Program) -> Result<BTreeMap<String, String>, Faults> {
 /// If stdout cannot be written.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes());
+    let written = stdout::check().and_then(|()| stdout.write_all(text.as_bytes()));
     match written.and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write to stdout"),

@@ -32,5 +32,6 @@ pub mod screen;
 pub mod service_manager;
 pub mod shares;
 pub mod signals;
+pub mod stdout;
 pub mod terminal;
 pub mod text_file;

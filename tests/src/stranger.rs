@@ -44,7 +44,7 @@ pub async fn relay(host: &Host, name: &str, transport: Transport) -> Result<(Pro
     Ok((process, format!("{address}/p2p/{id}")))
 }
 
-fn launch(name: &str) -> Result<Launch> {
+pub fn launch(name: &str) -> Result<Launch> {
     Ok(Launch::new(name, bins::stranger()?))
 }
 

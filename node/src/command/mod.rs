@@ -1,6 +1,7 @@
 //! The commands: each reads its configuration, loads its identity, sets up logging, and runs.
 
 pub(crate) mod cli;
+mod connect;
 pub(crate) mod dial;
 mod exit_code;
 pub(crate) mod firewall;
@@ -29,7 +30,7 @@ use p2pnode_daemon::{
     exit::{Exit, Usage},
     healthcheck::Serves,
     heap,
-    identity::{self, Named},
+    identity::Named,
     logging,
     signals::Shutdown,
 };
@@ -260,13 +261,8 @@ fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     let Some(path) = &config.token_file else {
         return Ok(warnings);
     };
-    let local = match &config.key {
-        Key::File(path) => identity::load(path).ok(),
-        Key::Throwaway { .. } => None,
-    };
-    let local = local.map(|key| key.public().to_peer_id());
     let relays = config.relays.iter().map(|relay| relay.peer).collect();
-    let checked = token_file::check(path, local, &relays, SystemTime::now());
+    let checked = token_file::check(path, config.key.id(), &relays, SystemTime::now());
     warnings.extend(checked.map_err(|error| usage(error.into()))?);
     Ok(warnings)
 }
@@ -290,12 +286,8 @@ fn dial_through(client: &Client, peer: &Asked, args: &DialArgs) -> anyhow::Resul
 fn dial_peer(config: &Config, target: Target, args: &DialArgs) -> anyhow::Result<Exit> {
     let (keypair, _lock) = prepare(&config.key, Named::Argument, &config.log)?;
     check_not_own(target.peer, keypair.public().to_peer_id())?;
-    if let Key::Throwaway {
-        configured: Some(path),
-    } = &config.key
-        && let Ok(own) = identity::load(path)
-    {
-        check_not_own(target.peer, own.public().to_peer_id())?;
+    if let Some(own) = config.key.id() {
+        check_not_own(target.peer, own)?;
     }
     let request = Request {
         peer: target.peer,

@@ -13,7 +13,7 @@ use p2pnode_protocol::to_json;
 use p2pnode_transports::{Handle, Interfaces};
 
 use crate::{
-    config::{Config, Key},
+    config::Config,
     control::Client,
     core::netcheck::{Reaches, Report},
     observe::output,
@@ -105,11 +105,7 @@ async fn repeat(
 /// The node's key if there is one, because the punch ports follow from it. Otherwise one that follows from the addresses of the
 /// host: each look begins at the same port, so no port is looked at as a fresh one that an earlier look has used otherwise.
 fn keypair(config: &Config) -> Keypair {
-    let path = match &config.key {
-        Key::File(path) => Some(path),
-        Key::Throwaway { configured } => configured.as_ref(),
-    };
-    if let Some(Ok(key)) = path.map(|path| identity::load(path)) {
+    if let Some(Ok(key)) = config.key.file().map(identity::load) {
         return key;
     }
     let mut seed = [0x6e_u8; 32];

@@ -14,23 +14,21 @@ use p2pnode_daemon::{
 };
 use p2pnode_protocol::mapping::Protocol;
 use p2pnode_services::config::{
-    self as services_config, Destination, Fault, Forward, Listen, Peers, RawForward, RawService,
-    Service, Source,
+    self as services_config, Destination, Fault, Forward, Listen, RawForward, RawService, Service,
+    Source,
 };
 use p2pnode_services::identity::address;
 
 use super::{
     cli::{Cli, ConnectArgs, ForwardArgs, MapArgs, MapProtocol, NodeArgs, ServeArgs, ServicesArgs},
-    map,
+    connect, map,
     prepare::{NO_RELAY, prepare, usage},
     query,
     service_output::Output,
     services::{self, By, Own},
 };
 use crate::{
-    config::{
-        Config, Expose, Key, MappingMode, PROGRAM, Purpose, check_not_own, in_dial_range, own_ip4,
-    },
+    config::{Config, Expose, MappingMode, PROGRAM, Purpose, check_not_own, in_dial_range, known},
     control::Client,
     services::PeerAddresses,
 };
@@ -95,7 +93,7 @@ pub(super) fn connect(cli: &Cli, args: &ConnectArgs) -> anyhow::Result<Exit> {
     let output = Output::beside_session(node.json);
     let directory = config.control_socket.parent().unwrap_or(Path::new("."));
     doer.run((0, &[to.1]), async |by| {
-        services::connect(by, to, directory, output).await
+        connect::connect(by, to, directory, output).await
     })
 }
 
@@ -139,11 +137,7 @@ fn hosts(config: &Config) -> anyhow::Result<Exit> {
 }
 
 fn saved(config: &Config) -> anyhow::Result<PeerAddresses> {
-    let key = match &config.key {
-        Key::File(path) => Some(path),
-        Key::Throwaway { configured } => configured.as_ref(),
-    };
-    let file = key.map(|path| PeerAddresses::path(path));
+    let file = config.key.file().map(PeerAddresses::path);
     PeerAddresses::open(file.as_deref())
 }
 
@@ -171,7 +165,7 @@ fn service(doer: &Doer<'_>, args: &ServeArgs) -> anyhow::Result<Service> {
         udp_idle: None,
     };
     let name = args.name.parse().map_err(Usage)?;
-    let service = services_config::service(name, raw, &Peers::new(), &own_ip4());
+    let service = services_config::service(name, raw, &known(doer.own()));
     Ok(service.map_err(faults)?)
 }
 
@@ -190,7 +184,7 @@ fn forward_of(doer: &Doer<'_>, args: &ForwardArgs) -> anyhow::Result<Forward> {
         return Err(Usage(format!("--listen: {problem}")).into());
     }
     let raw = RawForward { listen, to };
-    Ok(services_config::forward(raw, &Peers::new()).map_err(faults)?)
+    Ok(services_config::forward(raw, &known(doer.own())).map_err(faults)?)
 }
 
 fn faults(faults: Vec<Fault>) -> Usage {
@@ -235,6 +229,12 @@ impl<'a> Doer<'a> {
         Ok(found.map_err(|problem| Usage(format!("{argument}: {problem}")))?)
     }
 
+    /// The node that does it, if it is not the running one, which checks by itself.
+    fn own(&self) -> Option<PeerId> {
+        let has_own = self.running.is_none();
+        self.config.key.id().filter(|_| has_own)
+    }
+
     /// Has it done. A node of the command's own has that many reservations, and is none of the peers.
     fn run(
         self,
@@ -248,6 +248,9 @@ impl<'a> Doer<'a> {
         let (keypair, _lock) = prepare(&config.key, Named::Argument, &config.log)?;
         for peer in peers {
             check_not_own(*peer, keypair.public().to_peer_id())?;
+            if let Some(own) = config.key.id() {
+                check_not_own(*peer, own)?;
+            }
         }
         block_on(async {
             let own = Own::start(&keypair, config, reservations).map_err(usage)?;

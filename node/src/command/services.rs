@@ -1,22 +1,14 @@
-//! `serve`, `forward`, `connect` and `services`: through the running node, or with a node of their own.
+//! `serve`, `forward` and `services`: through the running node, or with a node of their own.
 
 use std::{
-    fs,
-    io::{self, Read as _, Write as _},
-    net::Shutdown as Half,
-    os::unix::{
-        fs::{DirBuilderExt as _, MetadataExt as _, fchown},
-        net::UnixStream,
-    },
-    path::{Path, PathBuf},
+    io::{self, Write as _},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use libp2p::{PeerId, identity::Keypair};
 use p2pnode_daemon::{exit::Exit, signals::Shutdown};
-use p2pnode_services::config::{Forward, Listen, Service, What};
-use rustix::fs::{Mode, OFlags};
+use p2pnode_services::config::{Forward, Service, What};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -28,15 +20,12 @@ use crate::{
     config::Config,
     control::{Client, ForwardRequest, Found, ServeRequest},
     observe::{metrics::Metrics, readiness, status::SessionStatus},
-    services::{Ended, Goal, Line, ListError, Listed, Report, Socket, reports},
+    services::{Goal, Line, ListError, Listed, Report, reports},
     swarm::{node, token_file::TokenFile},
 };
 
 /// How long a command may take to end after a signal.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
-
-/// How long a command waits for the last report after its socket has ended: both sides confirm the end.
-const LAST_REPORT: Duration = Duration::from_secs(5);
 
 /// Who does it.
 pub(crate) enum By {
@@ -54,6 +43,14 @@ impl By {
             Self::Own(own) => own.handle.status_with(true).await.ok(),
         };
         status?.sessions
+    }
+
+    /// A node of the command's own ends, so that its peers need not wait for it.
+    pub(super) async fn end(self) -> anyhow::Result<()> {
+        match self {
+            Self::Running(_) => Ok(()),
+            Self::Own(own) => own.end().await,
+        }
     }
 }
 
@@ -111,7 +108,7 @@ impl Own {
 }
 
 /// Reports as they come, and what ends with them.
-enum Lines {
+pub(super) enum Lines {
     Running(p2pnode_daemon::control::Lines<Line>),
     Own(
         mpsc::Receiver<Line>,
@@ -120,7 +117,7 @@ enum Lines {
 }
 
 impl Lines {
-    async fn next(&mut self) -> anyhow::Result<Option<Line>> {
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<Line>> {
         match self {
             Self::Running(lines) => Ok(lines.next().await?),
             Self::Own(lines, _) => Ok(lines.recv().await),
@@ -254,244 +251,36 @@ async fn until_signal(
     (to, is_udp): (&[(What, PeerId)], bool),
 ) -> anyhow::Result<Exit> {
     let mut redraw = tokio::time::interval(output.interval());
-    let mut refused = Box::pin(refused(&by, to, is_udp));
-    let exit = loop {
-        tokio::select! {
-            line = lines.next() => match line? {
-                Some(line) => output.print(&line.report)?,
-                None => bail!("the node ended it: it is stopping"),
-            },
-            _ = redraw.tick() => {
-                if output.wants_bytes() && let Some(sessions) = by.sessions().await {
-                    output.moved(&sessions);
-                }
-                output.progress()?;
-            }
-            refused = &mut refused => {
-                // If stderr is closed, there is nowhere to report it.
-                let _ = writeln!(io::stderr(), "p2pnode: {}", refused?);
-                break Exit::Refused;
-            }
-            _ = shutdown.signalled() => break Exit::Success,
-        }
-    };
-    output.end()?;
-    drop(refused);
-    drop(lines);
-    if let By::Own(own) = by {
-        own.end().await?;
-    }
-    Ok(exit)
-}
-
-/// Connects stdin and stdout with a service, until both have ended.
-pub(crate) async fn connect(
-    by: By,
-    (what, peer): (What, PeerId),
-    directory: &Path,
-    mut output: Output,
-) -> anyhow::Result<Exit> {
-    let shutdown = Shutdown::on_signals(Some(GRACE))?;
-    let What::Service(service) = what else {
-        return Err(p2pnode_daemon::exit::Usage(format!(
-            "{what} is a raw protocol, and `connect` reaches services by name; bring it here with `p2pnode forward {what}@{peer} --listen unix:///PATH`"
-        ))
-        .into());
-    };
-    let (mut lines, socket) = match &by {
-        By::Running(client) => {
-            let door = Door::new(directory)?;
-            let forward = Forward {
-                listen: Listen::Unix(door.path.clone()),
-                to: vec![(What::Service(service), peer)],
-            };
-            let request = ForwardRequest::new(&forward, true);
-            let lines = unless_signalled(&shutdown, client.forward(&request)).await;
-            let mut lines = match lines {
-                Ok(lines) => lines.map_err(wrong_usage)?,
-                Err(exit) => return Ok(exit),
-            };
-            lines.next().await?.context("the node is stopping")?;
-            let socket = UnixStream::connect(&door.path).context("cannot connect to the node")?;
-            (Lines::Running(lines), socket)
-        }
-        By::Own(own) => {
-            let (ours, theirs) = UnixStream::pair()?;
-            theirs.set_nonblocking(true)?;
-            let socket = Socket::Unix(tokio::net::UnixStream::from_std(theirs)?);
-            let (sink, lines) = reports();
-            let hub = own.handle.hub().clone();
-            let session =
-                tokio::spawn(async move { hub.connect(service, peer, socket, sink).await });
-            (Lines::Own(lines, Box::new(session)), ours)
-        }
-    };
-    let ended = tokio::select! {
-        ended = until_ended(&mut lines, pump(socket)?, &mut output) => ended?,
-        signal = shutdown.signalled() => return Ok(Exit::of_signal(signal)),
-    };
-    drop(lines);
-    if let By::Own(own) = by {
-        own.end().await?;
-    }
-    Ok(exit_of(ended))
-}
-
-fn exit_of(ended: Ended) -> Exit {
-    match ended {
-        Ended::Completed => Exit::Success,
-        Ended::Unreachable => Exit::Unreachable,
-        Ended::Refused => Exit::Refused,
-        Ended::Failed => Exit::Failure,
-    }
-}
-
-/// Waits until the session has ended, and what it brought is written.
-async fn until_ended(
-    lines: &mut Lines,
-    mut written: oneshot::Receiver<io::Result<()>>,
-    output: &mut Output,
-) -> anyhow::Result<Ended> {
-    // An error of the channel means that the thread is gone.
-    let check = |written: Result<io::Result<()>, _>| {
-        let written = written.unwrap_or(Ok(()));
-        written.context("cannot write to stdout")
-    };
-    let mut is_written = false;
-    let mut late = std::pin::pin!(tokio::time::sleep(Duration::MAX / 4));
-    loop {
-        tokio::select! {
-            line = lines.next() => {
-                let Some(line) = line? else {
-                    bail!("the node ended the session: it is stopping");
-                };
-                if line.ended.is_some() && !is_written && let Ok(written) = written.try_recv() {
-                    // What was not written is why the session was reset.
-                    is_written = true;
-                    check(Ok(written))?;
-                }
-                output.print(&line.report)?;
-                if let Some(ended) = line.ended {
-                    if ended == Ended::Completed && !is_written {
-                        check((&mut written).await)?;
+    let reports = async {
+        let mut refused = std::pin::pin!(refused(&by, to, is_udp));
+        loop {
+            tokio::select! {
+                line = lines.next() => match line? {
+                    Some(line) => output.print(&line.report)?,
+                    None => bail!("the node ended it: it is stopping"),
+                },
+                _ = redraw.tick() => {
+                    if output.wants_bytes() && let Some(sessions) = by.sessions().await {
+                        output.moved(&sessions);
                     }
-                    return Ok(ended);
+                    output.progress()?;
                 }
-            }
-            written = &mut written, if !is_written => {
-                is_written = true;
-                check(written)?;
-                late.as_mut().reset(tokio::time::Instant::now() + LAST_REPORT);
-            }
-            () = &mut late, if is_written => return Ok(Ended::Completed),
-        }
-    }
-}
-
-/// Moves bytes between the socket and stdin and stdout, in threads: neither can be waited for otherwise. Completes when both ways
-/// have ended, or stdout takes nothing further. A service that has ended its side ends stdout, whatever stdin does.
-fn pump(socket: UnixStream) -> anyhow::Result<oneshot::Receiver<io::Result<()>>> {
-    let (mut from, mut to) = (socket.try_clone()?, socket);
-    let (done, written) = oneshot::channel();
-    let (sent, received) = std::sync::mpsc::channel::<()>();
-    std::thread::Builder::new()
-        .name("stdin".to_owned())
-        .spawn(move || {
-            // An error of either means that the session is over.
-            let _ = copy(&mut io::stdin().lock(), &mut to);
-            let _ = to.shutdown(Half::Write);
-            drop(sent);
-        })?;
-    std::thread::Builder::new()
-        .name("stdout".to_owned())
-        .spawn(move || {
-            match copy(&mut from, &mut io::stdout().lock()) {
-                Ok(()) => {
-                    // An error means that it stays open until stdin ends.
-                    let _ = end_stdout();
-                    let _ = received.recv();
-                    let _ = done.send(Ok(()));
+                refused = &mut refused => {
+                    // If stderr is closed, there is nowhere to report it.
+                    let _ = writeln!(io::stderr(), "p2pnode: {}", refused?);
+                    return Ok(Exit::Refused);
                 }
-                Err(Failed::Read) => drop(done.send(Ok(()))),
-                Err(Failed::Write(error)) => {
-                    let _ = done.send(Err(error));
-                    // Nobody reads what the session brings.
-                    let _ = from.shutdown(Half::Both);
-                }
+                _ = shutdown.signalled() => return Ok(Exit::Success),
             }
-        })?;
-    Ok(written)
-}
-
-/// Whoever reads stdout sees its end.
-fn end_stdout() -> io::Result<()> {
-    let nowhere = fs::OpenOptions::new().write(true).open("/dev/null")?;
-    Ok(nix::unistd::dup2_stdout(nowhere)?)
-}
-
-/// What a copy has failed at.
-enum Failed {
-    Read,
-    Write(io::Error),
-}
-
-/// Each piece goes on at once.
-fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> Result<(), Failed> {
-    let mut bytes = vec![0; 64 << 10];
-    loop {
-        match from.read(&mut bytes) {
-            Ok(0) => return Ok(()),
-            Ok(read) => to
-                .write_all(&bytes[..read])
-                .and_then(|()| to.flush())
-                .map_err(Failed::Write)?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(Failed::Read),
         }
-    }
-}
-
-/// A directory that only the node's user may enter, for a socket between this command and the node.
-struct Door {
-    directory: PathBuf,
-    path: PathBuf,
-}
-
-impl Door {
-    fn new(directory: &Path) -> anyhow::Result<Self> {
-        let mut random = [0; 6];
-        fs::File::open("/dev/urandom")
-            .and_then(|mut file| file.read_exact(&mut random))
-            .context("cannot read /dev/urandom")?;
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let owner = fs::metadata(directory).ok();
-        let directory = directory.join(format!(".c{name}"));
-        let failed = || format!("cannot make {}", directory.display());
-        let mut private = fs::DirBuilder::new();
-        private
-            .mode(0o700)
-            .create(&directory)
-            .with_context(failed)?;
-        let path = directory.join("s");
-        let door = Self { directory, path };
-        // The node makes the socket, and root asks one of another user. That user may have put a link there since.
-        if let Some(owner) = owner.filter(|_| rustix::process::geteuid().is_root()) {
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let opened = rustix::fs::open(&door.directory, flags, Mode::empty());
-            let given = opened
-                .map_err(io::Error::from)
-                .and_then(|opened| fchown(opened, Some(owner.uid()), Some(owner.gid())));
-            given.with_context(|| format!("cannot make {}", door.directory.display()))?;
-        }
-        Ok(door)
-    }
-}
-
-impl Drop for Door {
-    fn drop(&mut self) {
-        // An error means that it is gone.
-        let _ = fs::remove_dir_all(&self.directory);
-    }
+    };
+    let exit = match reports.await {
+        Ok(exit) => output.end().map(|()| exit),
+        Err(error) => Err(error),
+    };
+    drop(lines);
+    by.end().await?;
+    exit
 }
 
 /// Prints what a peer offers to this node.
@@ -519,16 +308,12 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
             Exit::Unreachable
         }
     };
-    if let By::Own(own) = by {
-        own.end().await?;
-    }
+    by.end().await?;
     Ok(exit)
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
     use p2pnode_services::config::Destination;
 
     use super::*;
@@ -568,21 +353,5 @@ mod tests {
             None,
             "Kubo lists nothing"
         );
-    }
-
-    #[test]
-    fn a_node_of_another_user_may_make_its_socket_where_root_waits_and_nobody_else_enters() {
-        let home = tempfile::tempdir().unwrap();
-        let is_root = rustix::process::geteuid().is_root();
-        if is_root {
-            std::os::unix::fs::chown(home.path(), Some(12345), Some(54321)).unwrap();
-        }
-        let door = Door::new(home.path()).unwrap();
-        let made = fs::metadata(&door.directory).unwrap();
-        let of_home = fs::metadata(home.path()).unwrap();
-        assert_eq!(made.mode() & 0o777, 0o700);
-        assert_eq!((made.uid(), made.gid()), (of_home.uid(), of_home.gid()));
-        drop(door);
-        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
     }
 }

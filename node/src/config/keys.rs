@@ -15,10 +15,11 @@ use p2pnode_protocol::{
     addr::{self, Endpoint},
     quote,
 };
+use p2pnode_services::config::Known;
 use p2pnode_transports::Transport;
 
 use super::{
-    Config, Dial, Discovery, Key, KnownPeer, Log, Mappings, Mdns, Punch, checks, host,
+    Config, Dial, Discovery, Key, KnownPeer, Log, Mappings, Mdns, Punch, checks,
     kinds::{
         ADVERTISE, CONGESTION, FAMILY, FILTER, PORT_RANGE, RELAY, ROTATE, SEARCH, SERVICE,
         TRANSPORT,
@@ -120,7 +121,11 @@ impl Config {
         );
         alike(reader, peers.keys());
         let ids = peers.iter().map(|(name, peer)| (name.clone(), peer.id));
-        let services = p2pnode_services::config::read(reader, &ids.collect(), &host::own_ip4());
+        let known = Known {
+            peers: ids.collect(),
+            ..super::known(key.id())
+        };
+        let services = p2pnode_services::config::read(reader, &known);
         let access = reader.list(
             "access.allow",
             "Peers that may connect. Every other peer is refused. Empty: every peer may connect.",

@@ -18,20 +18,19 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_daemon::{
     config::{Program, placeholder},
-    logging,
+    identity, logging,
 };
-use p2pnode_services::config::Services;
+use p2pnode_services::config::{Known, Services};
 use p2pnode_transports::{Congestion, FamilyPolicy, PortRange};
 
 pub(crate) use checks::in_dial_range;
-pub(crate) use host::own_ip4;
 pub(crate) use keys::Purpose;
 pub(crate) use mapping::{Dns, Expose, MappingMode, Mappings, PUNCH, Publish};
 pub(crate) use punch::{AdvertiseTemplate, PunchFilter};
@@ -95,6 +94,31 @@ pub(crate) enum Key {
         /// The configured file: of the node that runs with the same configuration.
         configured: Option<PathBuf>,
     },
+}
+
+impl Key {
+    /// The file: also of the node that runs with the same configuration.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Throwaway { configured } => configured.as_deref(),
+        }
+    }
+
+    /// The id of the key in the file, if there is one that this user may read.
+    pub(crate) fn id(&self) -> Option<PeerId> {
+        let key = identity::load(self.file()?).ok()?;
+        Some(key.public().to_peer_id())
+    }
+}
+
+/// What services and forwards may name, besides the names of peers.
+pub(crate) fn known(own: Option<PeerId>) -> Known {
+    Known {
+        own,
+        addresses: host::own_ip4(),
+        ..Known::default()
+    }
 }
 
 /// How the node dials.

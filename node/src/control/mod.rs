@@ -199,12 +199,7 @@ pub(crate) struct Report {
 fn parse_peer(text: &str, handle: &Handle) -> Result<PeerId, Refusal> {
     let peer = handle.names().peer(text);
     let peer = peer.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
-    not_own(peer, handle)?;
+    let checked = config::check_not_own(peer, handle.peer_id());
+    checked.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
     Ok(peer)
-}
-
-/// A node reaches no service of its own.
-fn not_own(peer: PeerId, handle: &Handle) -> Result<(), Refusal> {
-    config::check_not_own(peer, handle.peer_id())
-        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))
 }

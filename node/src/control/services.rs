@@ -12,13 +12,13 @@ use axum::{
 use futures::stream;
 use p2pnode_daemon::control::Refusal;
 use p2pnode_protocol::to_json;
-use p2pnode_services::config::{self, Fault, Identity, Peers, RawForward, RawService, Source};
+use p2pnode_services::config::{self, Fault, Identity, RawForward, RawService, Source};
 use tokio::sync::mpsc;
 
-use super::{ForwardRequest, Found, MapRequest, ServeRequest, not_own, parse_peer};
+use super::{ForwardRequest, Found, MapRequest, ServeRequest, parse_peer};
 use crate::{
     Handle,
-    config::own_ip4,
+    config::known,
     services::{Goal, Report, reports},
 };
 
@@ -40,7 +40,7 @@ pub(super) async fn serve(
         udp_idle: None,
     };
     let name = asked.name.parse().map_err(bad)?;
-    let service = config::service(name, raw, &Peers::new(), &own_ip4()).map_err(faults)?;
+    let service = config::service(name, raw, &known(Some(handle.peer_id()))).map_err(faults)?;
     let (sink, lines) = reports();
     let serving = Report::serving(&service, handle.peer_id());
     let offered = handle
@@ -65,10 +65,7 @@ pub(super) async fn forward(
         listen: asked.listen.parse().map_err(bad)?,
         to: to.map_err(bad)?,
     };
-    let forward = config::forward(raw, &Peers::new()).map_err(faults)?;
-    for (_, peer) in &forward.to {
-        not_own(*peer, &handle)?;
-    }
+    let forward = config::forward(raw, &known(Some(handle.peer_id()))).map_err(faults)?;
     let (sink, lines) = reports();
     let forwarding = handle.hub().forward(forward, asked.once, Some(sink));
     let forwarding =

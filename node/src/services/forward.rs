@@ -26,7 +26,7 @@ use super::{
     running::Running,
 };
 
-/// How long a peer may take that is not the last one of its forward.
+/// How long a peer may take that is not the last one of its forward: somewhat longer than pings take to notice a dead path.
 const NEXT_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a listener waits that cannot accept, as when no file can be opened.
@@ -198,7 +198,7 @@ impl Hub {
     /// Ends a forward and its sessions.
     fn end_forward(&self, number: u64) {
         let mut state = self.state();
-        let entry = state.forwards.0.remove(&number);
+        let entry = state.forwards.remove(number);
         for running in state
             .running
             .values()
@@ -315,7 +315,7 @@ async fn serve(hub: Hub, shared: Arc<Shared>, socket: Socket) {
     shared.sessions.fetch_sub(1, Relaxed);
 }
 
-/// The socket, if it is left.
+/// The socket, if it is left. Nothing of it is read before a peer has accepted, or only the last peer is left. See decision 0722.
 async fn try_peers(hub: &Hub, shared: &Shared, mut socket: Socket) -> Option<Socket> {
     let (mut route, mut index) = (shared.route(), 0);
     while let Some((what, peer)) = route.get(index).filter(|_| !shared.is_gone.load(Relaxed)) {
@@ -331,12 +331,9 @@ async fn try_peers(hub: &Hub, shared: &Shared, mut socket: Socket) -> Option<Soc
                 hub.session(to, socket, is_last, number, sink).await
             }
             What::Raw(protocol) => {
-                let patience = match is_last {
-                    true => hub.settings().open_timeout,
-                    false => NEXT_AFTER,
-                };
+                let next_after = (!is_last).then_some(NEXT_AFTER);
                 let to = (protocol, *peer);
-                Ok(hub.raw_session(to, socket, number, sink, patience).await)
+                Ok(hub.raw_session(to, socket, number, sink, next_after).await)
             }
         };
         match session {

@@ -52,12 +52,6 @@ pub(super) struct Shared {
     pub(super) sink: Option<Sink>,
 }
 
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.shared.is_gone.store(true, Relaxed);
-    }
-}
-
 /// A forward cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {listen}: {source}: {}", remedy(.source))]
@@ -105,9 +99,17 @@ impl Forwards {
         self.0.values()
     }
 
-    /// All of them, for the caller to drop without the lock.
+    /// The forward is gone before its sessions end: no further peer is tried. The caller drops it without the lock.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Entry> {
+        let entry = self.0.remove(&number)?;
+        entry.shared.is_gone.store(true, Relaxed);
+        Some(entry)
+    }
+
+    /// All of them.
     pub(super) fn take(&mut self) -> Vec<Entry> {
-        std::mem::take(&mut self.0).into_values().collect()
+        let numbers: Vec<_> = self.0.keys().copied().collect();
+        numbers.iter().filter_map(|it| self.remove(*it)).collect()
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Paths {
 #[derive(Debug, Default)]
 struct Peer {
     chosen: Option<Chosen>,
+    /// There was one since its first connection.
+    had_path: bool,
     /// The protocols for services that its last identify message lists; `None`: there was none yet.
     speaks: Option<Vec<StreamProtocol>>,
     /// Why it could not be reached lately.
@@ -62,7 +64,7 @@ impl Paths {
         if !self.connections.values().any(of_peer)
             && let Some(peer) = self.peers.get_mut(&closed.peer)
         {
-            peer.speaks = None;
+            (peer.speaks, peer.had_path) = (None, false);
             self.forget(closed.peer);
         }
     }
@@ -72,7 +74,7 @@ impl Paths {
         let known = self.peers.entry(peer).or_default();
         let before = std::mem::replace(&mut known.chosen, chosen);
         if chosen.is_some() {
-            known.unreachable = None;
+            (known.unreachable, known.had_path) = (None, true);
         }
         let connection = |chosen: Option<Chosen>| chosen.map(|chosen| chosen.connection);
         self.forget(peer);
@@ -109,22 +111,34 @@ impl Paths {
 
     /// A stream of sessions on the chosen connection of `peer`.
     pub(super) fn open(&self, peer: &PeerId) -> Opening {
-        self.open_protocol(peer, PROTOCOL)
+        self.open_protocol(peer, PROTOCOL, true)
     }
 
-    /// A stream of `protocol` there. It is proposed along with the first data only to a peer whose identify message lists it.
-    pub(super) fn open_protocol(&self, peer: &PeerId, protocol: StreamProtocol) -> Opening {
+    /// A stream of `protocol` there. It is proposed along with the first data only to a peer whose identify message lists it, and only
+    /// if `may_be_lazy`.
+    pub(super) fn open_protocol(
+        &self,
+        peer: &PeerId,
+        protocol: StreamProtocol,
+        may_be_lazy: bool,
+    ) -> Opening {
         let known = self.peers.get(peer);
+        let speaks = known.and_then(|known| known.speaks.as_ref());
         let chosen = known.and_then(|known| known.chosen);
         let Some((id, connection)) = chosen.and_then(|chosen| {
             let connection = self.connections.get(&chosen.connection)?;
             Some((chosen.connection, connection))
         }) else {
-            return Opening::failed(OpenError::NoPath);
+            // A relay has identified itself, and has no path to choose.
+            let has_none = known.is_some_and(|known| !known.had_path);
+            let lacks = has_none && speaks.is_some_and(|speaks| !speaks.contains(&protocol));
+            return Opening::failed(match lacks {
+                true => OpenError::Unsupported,
+                false => OpenError::NoPath,
+            });
         };
-        let speaks = known.and_then(|known| known.speaks.as_ref());
         // A push that lists it may have been lost: others are asked, and the answer is awaited.
-        let lazily = speaks.is_some_and(|speaks| speaks.contains(&protocol));
+        let lazily = may_be_lazy && speaks.is_some_and(|speaks| speaks.contains(&protocol));
         Opening::ask(id, &connection.handler, protocol, lazily)
     }
 

@@ -34,9 +34,6 @@ use super::{
     target,
 };
 
-/// How often it is looked whether there is a path.
-const PATH_LOOK: Duration = Duration::from_millis(50);
-
 /// How long the reset of a stream waits behind what the local socket sent before its own: in QUIC a reset overtakes data.
 const BEHIND_DATA: Duration = Duration::from_millis(250);
 
@@ -113,14 +110,15 @@ impl Hub {
         });
     }
 
-    /// A raw stream for a client. `Outcome::socket` is its socket, if the peer takes no such stream.
+    /// A raw stream for a client. `Outcome::socket` is its socket, if the peer takes no such stream. `next_after`: another peer may
+    /// have it then, so this one has to agree before it gets data.
     pub(super) async fn raw_session(
         &self,
         (protocol, peer): (&RawProtocol, PeerId),
         socket: Socket,
         forward: Option<u64>,
         sink: Option<Sink>,
-        patience: Duration,
+        next_after: Option<Duration>,
     ) -> Outcome {
         let key = key(peer, Role::Forward);
         let client = socket.addresses().map(|(client, _)| client);
@@ -130,7 +128,9 @@ impl Hub {
         let running = Arc::new(running);
         self.state().running.insert(key, Arc::clone(&running));
         let wish = self.wish(peer);
-        let opened = timeout(patience, self.open_raw(protocol, peer)).await;
+        let patience = next_after.unwrap_or(self.settings().open_timeout);
+        let opening = self.open_raw(protocol, &running, next_after.is_none());
+        let opened = timeout(patience, opening).await;
         let outcome = match opened {
             Ok(Ok((connection, stream))) => {
                 let on = self.on(connection);
@@ -143,8 +143,7 @@ impl Hub {
             }
             failed => {
                 let (end, detail) = match failed {
-                    Ok(Err(OpenError::Unsupported)) => (End::Refused(Refusal::Unavailable), None),
-                    Ok(Err(error)) => (End::NoAnswer, Some(error.to_string())),
+                    Ok(Err(failed)) => failed,
                     Ok(Ok(_)) | Err(_) => (End::NoAnswer, None),
                 };
                 let state = match matches!(end, End::Refused(_)) {
@@ -172,19 +171,27 @@ impl Hub {
     async fn open_raw(
         &self,
         protocol: &RawProtocol,
-        peer: PeerId,
-    ) -> Result<(ConnectionId, Stream), OpenError> {
-        let protocol = stream_protocol(protocol).ok_or(OpenError::Unsupported)?;
+        running: &Running,
+        is_last: bool,
+    ) -> Result<(ConnectionId, Stream), (End, Option<String>)> {
+        let failed = |error| match error {
+            OpenError::Unsupported => (End::Refused(Refusal::Unavailable), None),
+            OpenError::NoPath | OpenError::Failed(_) => (End::NoAnswer, Some(error.to_string())),
+        };
+        let protocol = stream_protocol(protocol).ok_or_else(|| failed(OpenError::Unsupported))?;
         loop {
-            let opening = self.state().paths.open_protocol(&peer, protocol.clone());
+            let opening = self.open_protocol(&running.key.peer, protocol.clone(), is_last);
             match opening.await {
                 Err(OpenError::NoPath) => {}
-                opened => return opened,
+                opened => return opened.map_err(failed),
             }
-            if let Some(reason) = self.state().paths.why_unreachable(&peer) {
-                return Err(OpenError::Failed(reason.to_owned()));
+            let news = running.news().await;
+            if let Some(reason) = news.reset {
+                return Err((End::Reset(reason), None));
             }
-            sleep(PATH_LOOK).await;
+            if let Some(reason) = news.unreachable {
+                return Err(failed(OpenError::Failed(reason)));
+            }
         }
     }
 }

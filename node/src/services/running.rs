@@ -1,11 +1,13 @@
 //! What others know of a session, and what they leave for its task.
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -146,6 +148,19 @@ impl Running {
     pub(super) fn take(&self, cx: &std::task::Context<'_>) -> Mail {
         self.waker.register(cx.waker());
         std::mem::take(&mut lock(&self.mail))
+    }
+
+    /// The same, once there is news of the path, or the session is to end.
+    pub(super) async fn news(&self) -> Mail {
+        poll_fn(|cx| {
+            let mail = self.take(cx);
+            let is_news = mail.better_path || mail.unreachable.is_some() || mail.reset.is_some();
+            match is_news {
+                true => Poll::Ready(mail),
+                false => Poll::Pending,
+            }
+        })
+        .await
     }
 
     pub(super) fn is_on(&self) -> Option<On> {

@@ -7,7 +7,7 @@ use p2pnode_services::{
     core::session::End,
     wire::{
         Refusal, ResetReason,
-        socks::{self, Reply, Step},
+        socks::{self, Refused, Reply, Step},
     },
 };
 use tokio::{
@@ -26,6 +26,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// The most clients that have not said what they want.
 const ASKING: usize = 256;
+
+/// A client, and the host that it wants or the reply that it gets instead.
+type Asked = Result<(TcpStream, Result<String, Reply>), Refused>;
 
 impl Hub {
     /// Serves SOCKS5 there from now on.
@@ -76,10 +79,14 @@ async fn accept(hub: Hub, listener: TcpListener) {
                 tokio::spawn(async move {
                     let asked = timeout(REQUEST, ask(stream)).await;
                     drop(place);
-                    let served = match asked {
+                    let served = match asked.unwrap_or(Ok(Err(Refused::Silent))) {
                         Ok(Ok((stream, wanted))) => serve(&hub, stream, wanted).await,
-                        Ok(Err(error)) => Err(error),
-                        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+                        Ok(Err(refused)) => {
+                            hub.metrics().socks_refused(refused);
+                            tracing::info!(%client, reason = %refused, "a client of the SOCKS5 server was refused");
+                            Ok(())
+                        }
+                        Err(error) => Err(error),
                     };
                     if let Err(error) = served {
                         tracing::debug!(%client, %error, "a client of SOCKS5 was not served");
@@ -94,28 +101,35 @@ async fn accept(hub: Hub, listener: TcpListener) {
     }
 }
 
-/// What the client wants: a host, or the reply that it gets instead.
-async fn ask(mut stream: TcpStream) -> io::Result<(TcpStream, Result<String, Reply>)> {
-    let without_authentication = read(&mut stream, socks::greeting).await?;
-    if !without_authentication {
-        stream.write_all(&socks::NO_METHOD).await?;
-        return Err(io::Error::other("it wants to authenticate"));
+/// What the client wants.
+async fn ask(mut stream: TcpStream) -> io::Result<Asked> {
+    let wanted = match read(&mut stream, socks::greeting).await? {
+        Ok(()) => {
+            stream.write_all(&socks::NO_AUTHENTICATION).await?;
+            read(&mut stream, socks::request).await?
+        }
+        Err(refused) => Err(refused),
+    };
+    if let Err(refused) = wanted {
+        stream.write_all(refused.answer()).await?;
+        stream.shutdown().await?;
+        // A close before all is read would reset the connection, and the client might miss the answer.
+        while stream.read(&mut [0; 1024]).await? > 0 {}
     }
-    stream.write_all(&socks::NO_AUTHENTICATION).await?;
-    let wanted = read(&mut stream, socks::request).await?;
-    Ok((stream, wanted))
+    Ok(wanted.map(|wanted| (stream, wanted)))
 }
 
 /// Reads one message, and not a byte beyond: what is behind belongs to the session.
 async fn read<T>(
     stream: &mut TcpStream,
-    parse: impl Fn(&[u8]) -> Result<Step<T>, socks::NotSocks>,
-) -> io::Result<T> {
+    parse: impl Fn(&[u8]) -> Result<Step<T>, Refused>,
+) -> io::Result<Result<T, Refused>> {
     let mut bytes = Vec::new();
     loop {
-        match parse(&bytes).map_err(io::Error::other)? {
-            Step::Complete(message, _) => return Ok(message),
-            Step::Incomplete(least) => {
+        match parse(&bytes) {
+            Err(refused) => return Ok(Err(refused)),
+            Ok(Step::Complete(message, _)) => return Ok(Ok(message)),
+            Ok(Step::Incomplete(least)) => {
                 let have = bytes.len();
                 bytes.resize(have + least, 0);
                 stream.read_exact(&mut bytes[have..]).await?;

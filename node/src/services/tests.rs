@@ -5,7 +5,7 @@ mod hostile;
 
 use libp2p::identity::Keypair;
 use p2pnode_services::{
-    config::{self, Identity, Peers, RawForward, RawService, Source},
+    config::{self, Identity, Known, RawForward, RawService, Source},
     identity::proxy::{TYPE_PEER, TYPE_SERVICE},
 };
 use tokio::{
@@ -45,7 +45,7 @@ fn forward(listen: &str, to: &str) -> config::Forward {
         listen: listen.parse().unwrap(),
         to: vec![to.parse().unwrap()],
     };
-    config::forward(raw, &Peers::new()).unwrap()
+    config::forward(raw, &Known::default()).unwrap()
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn a_target_reads_who_calls_before_the_first_byte_and_the_client_sees_a_ha
         source: Source::Any,
         udp_idle: None,
     };
-    let service = config::service("who".parse().unwrap(), raw, &Peers::new(), &[]).unwrap();
+    let service = config::service("who".parse().unwrap(), raw, &Known::default()).unwrap();
     let _offering = a.handle().hub().offer(service, Goal::Target, None).unwrap();
     let (sink, mut lines) = reports();
     let there = forward("tcp://127.0.0.1:0", &format!("who@{a_id}"));
@@ -121,7 +121,7 @@ async fn served(
         source,
         udp_idle: None,
     };
-    let service = config::service("it".parse().unwrap(), raw, &Peers::new(), &[]).unwrap();
+    let service = config::service("it".parse().unwrap(), raw, &Known::default()).unwrap();
     let offering = a.handle().hub().offer(service, Goal::Target, None).unwrap();
     let (scheme, _) = target.split_once(':').unwrap();
     let (sink, mut lines) = reports();

@@ -17,6 +17,17 @@ use super::{
 /// The peers that have a name.
 pub type Peers = BTreeMap<String, PeerId>;
 
+/// What the entries of services and forwards may name.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The peers that have a name.
+    pub peers: Peers,
+    /// This node, if its id is known.
+    pub own: Option<PeerId>,
+    /// The addresses of this host.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// The entry of a service. Each value is valid alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawService {
@@ -54,20 +65,15 @@ pub struct Fault {
     pub problem: String,
 }
 
-/// The service that `raw` describes. `own` are the addresses of this host.
+/// The service that `raw` describes.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn service(
-    name: ServiceName,
-    raw: RawService,
-    peers: &Peers,
-    own: &[IpAddr],
-) -> Result<Service, Vec<Fault>> {
+pub fn service(name: ServiceName, raw: RawService, known: &Known) -> Result<Service, Vec<Fault>> {
     let mut faults = Vec::new();
-    let allow = allow(&raw.allow, peers, &mut faults);
+    let allow = allow(&raw.allow, known, &mut faults);
     if raw.identity == Identity::Address {
-        faults.extend(address_fault(&raw.target, own));
+        faults.extend(address_fault(&raw.target, &known.addresses));
     }
     if let (Some(protocol), true) = (&raw.protocol, raw.target.is_udp()) {
         let problem = format!(
@@ -108,17 +114,17 @@ pub fn service(
     })
 }
 
-/// The forward that `raw` describes.
+/// The forward that `raw` describes. Nodes may share a configuration: of several peers, this node is left out.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn forward(raw: RawForward, peers: &Peers) -> Result<Forward, Vec<Fault>> {
+pub fn forward(raw: RawForward, known: &Known) -> Result<Forward, Vec<Fault>> {
     let mut faults = Vec::new();
     if raw.to.is_empty() {
         let problem = format!("nothing is brought to {}; give a SERVICE@PEER", raw.listen);
         faults.push(fault("to", problem));
     }
-    let mut to = Vec::new();
+    let (mut to, mut own) = (Vec::new(), None);
     for (item, destination) in raw.to.into_iter().enumerate() {
         let mut wrong = |problem| {
             faults.push(Fault {
@@ -127,10 +133,14 @@ pub fn forward(raw: RawForward, peers: &Peers) -> Result<Forward, Vec<Fault>> {
                 problem,
             });
         };
-        let Some(peer) = peer(&destination.peer, peers) else {
-            wrong(unknown(&destination.peer, peers));
+        let Some(peer) = peer(&destination.peer, &known.peers) else {
+            wrong(unknown(&destination.peer, &known.peers));
             continue;
         };
+        if Some(peer) == known.own {
+            own = Some(destination);
+            continue;
+        }
         if raw.listen.is_udp() && matches!(destination.what, super::What::Raw(_)) {
             wrong(format!(
                 "{destination} is a stream, and {} takes datagrams; name a service, or listen on tcp",
@@ -142,6 +152,12 @@ pub fn forward(raw: RawForward, peers: &Peers) -> Result<Forward, Vec<Fault>> {
         }
         to.push((destination.what, peer));
     }
+    if let (Some(own), true, true) = (own, to.is_empty(), faults.is_empty()) {
+        let problem = format!(
+            "{own} is this node itself, which reaches no service of its own; connect to the service's target, or name another peer"
+        );
+        faults.push(fault("to", problem));
+    }
     if !faults.is_empty() {
         return Err(faults);
     }
@@ -151,7 +167,7 @@ pub fn forward(raw: RawForward, peers: &Peers) -> Result<Forward, Vec<Fault>> {
     })
 }
 
-fn allow(items: &[String], peers: &Peers, faults: &mut Vec<Fault>) -> Allow {
+fn allow(items: &[String], known: &Known, faults: &mut Vec<Fault>) -> Allow {
     if items.is_empty() {
         let problem =
             "is missing; list peer ids or names under `peers:`, or write any to admit every peer";
@@ -167,16 +183,24 @@ fn allow(items: &[String], peers: &Peers, faults: &mut Vec<Fault>) -> Allow {
     }
     let mut allowed = BTreeSet::new();
     for (index, item) in items.iter().enumerate() {
-        match peer(item, peers) {
+        match peer(item, &known.peers) {
             Some(peer) => {
                 allowed.insert(peer);
             }
             None => faults.push(Fault {
                 key: "allow",
                 item: Some(index),
-                problem: unknown(item, peers),
+                problem: unknown(item, &known.peers),
             }),
         }
+    }
+    if let (Some(own), 1) = (known.own, allowed.len())
+        && allowed.contains(&own)
+    {
+        let problem = format!(
+            "{own} is this node itself, which calls no service of its own; list the peers that call, or write any"
+        );
+        faults.push(fault("allow", problem));
     }
     Allow::Peers(allowed)
 }

@@ -1,10 +1,6 @@
 //! The keys `services`, `forwards`, `socks` and `sessions`: what each means, its kind, its default.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use p2pnode_daemon::config::{
     Form, Kind, Reader,
@@ -13,7 +9,7 @@ use p2pnode_daemon::config::{
 use p2pnode_protocol::quote;
 
 use super::{
-    Destination, Fault, Forward, Identity, Listen, Peers, RawForward, RawProtocol, RawService,
+    Destination, Fault, Forward, Identity, Known, Listen, RawForward, RawProtocol, RawService,
     Service, ServiceName, Source, Target, check,
 };
 
@@ -93,6 +89,24 @@ const PROTOCOL: Kind<RawProtocol> = Kind {
     print: RawProtocol::to_string,
 };
 
+/// Less would admit less than 128 sessions, each with a window of nothing.
+const LEAST_MEMORY: u64 = 1 << 20;
+
+const MEMORY: Kind<u64> = Kind {
+    expects: "a size of at least 1MiB, such as 64MiB or 1GiB",
+    parse: |text| {
+        let memory = (BYTES_LIMIT.parse)(text)?;
+        match memory < LEAST_MEMORY {
+            true => Err(format!(
+                "{} is too little for sessions, whose memory is always bounded; give at least 1MiB",
+                quote(text)
+            )),
+            false => Ok(memory),
+        }
+    },
+    ..BYTES_LIMIT
+};
+
 const DESTINATION: Kind<Destination> = Kind {
     expects: "a service and its peer such as db@west, or a raw protocol such as /x/web@west",
     form: Form::Text,
@@ -100,18 +114,18 @@ const DESTINATION: Kind<Destination> = Kind {
     print: Destination::to_string,
 };
 
-/// Reads and checks the keys. `own` are the addresses of this host.
-pub fn read(reader: &mut Reader<'_>, peers: &Peers, own: &[IpAddr]) -> Services {
+/// Reads and checks the keys.
+pub fn read(reader: &mut Reader<'_>, known: &Known) -> Services {
     let services = reader.entries(
         "services",
         "Services that this node offers, by name. A caller names a service, never an address.",
         |name| name.parse::<ServiceName>().map(drop),
-        |reader| service(reader, peers, own),
+        |reader| service(reader, known),
     );
     let forwards = reader.sections(
         "forwards",
         "Services of other nodes that are brought here.",
-        |reader| forward(reader, peers),
+        |reader| forward(reader, known),
     );
     let socks = reader.optional(
         "socks.listen",
@@ -127,15 +141,9 @@ pub fn read(reader: &mut Reader<'_>, peers: &Peers, own: &[IpAddr]) -> Services 
     let memory = reader.one(
         "sessions.memory",
         "How many bytes all sessions may hold that are not delivered. A session needs 8 KiB of it, so it bounds their number.",
-        &BYTES_LIMIT,
+        &MEMORY,
         "128MiB",
     );
-    // Less would admit less than 128 sessions, each with a window of nothing.
-    const LEAST: u64 = 1 << 20;
-    if memory < LEAST {
-        let problem = format!("{memory} bytes are too few for sessions; give at least 1MiB");
-        reader.contradiction("sessions.memory", None, problem);
-    }
     let services = services.into_iter().filter_map(|(name, mut service)| {
         // A name that does not parse has its fault.
         service.name = name.parse().ok()?;
@@ -152,7 +160,7 @@ pub fn read(reader: &mut Reader<'_>, peers: &Peers, own: &[IpAddr]) -> Services 
     config
 }
 
-fn service(reader: &mut Reader<'_>, peers: &Peers, own: &[IpAddr]) -> Option<Service> {
+fn service(reader: &mut Reader<'_>, known: &Known) -> Option<Service> {
     let target = reader.required(
         "target",
         "Where its connections go. It is dialed as written.",
@@ -198,7 +206,7 @@ fn service(reader: &mut Reader<'_>, peers: &Peers, own: &[IpAddr]) -> Option<Ser
     };
     // The key of the entry, which the caller knows.
     let name = "unnamed".parse().ok()?;
-    match check::service(name, raw, peers, own) {
+    match check::service(name, raw, known) {
         Ok(service) => Some(service),
         Err(faults) => {
             // What is not there, or is wrong in itself, has its fault.
@@ -208,11 +216,11 @@ fn service(reader: &mut Reader<'_>, peers: &Peers, own: &[IpAddr]) -> Option<Ser
     }
 }
 
-fn forward(reader: &mut Reader<'_>, peers: &Peers) -> Option<Forward> {
+fn forward(reader: &mut Reader<'_>, known: &Known) -> Option<Forward> {
     let listen = reader.required("listen", "Where clients connect.", &LISTEN);
     let to = reader.one_or_more(
         "to",
-        "What they reach: SERVICE@PEER. Of several, the first that answers.",
+        "What they reach: SERVICE@PEER. Of several, the first that answers. This node itself is left out of several.",
         &DESTINATION,
     );
     let is_given = reader.is_given("to");
@@ -221,7 +229,7 @@ fn forward(reader: &mut Reader<'_>, peers: &Peers) -> Option<Forward> {
         listen: listen?,
         to,
     };
-    match check::forward(raw, peers) {
+    match check::forward(raw, known) {
         Ok(forward) => Some(forward),
         Err(faults) => {
             note(reader, faults, |_| is_given);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use libp2p::PeerId;
 
 pub use address::{Address, Host, Listen, Target};
-pub use check::{Fault, Peers, RawForward, RawService, forward, service};
+pub use check::{Fault, Known, Peers, RawForward, RawService, forward, service};
 pub use keys::{Services, listener, read};
 pub use name::{Destination, RawProtocol, ServiceName, What};
 

@@ -7,9 +7,18 @@ use p2pnode_daemon::config::{Document, Flags, Program, Sources, load, schema};
 use super::*;
 
 const A: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
+const OWN: &str = "12D3KooWBmAwcd4PJNJvfV89HwE48nwkRmAgo8Vy3uQEyNNHBox2";
 
 fn peers() -> Peers {
     [("west".to_owned(), A.parse().unwrap())].into()
+}
+
+fn known() -> Known {
+    Known {
+        peers: peers(),
+        own: Some(OWN.parse().unwrap()),
+        addresses: vec![Ipv4Addr::new(10, 0, 3, 7).into()],
+    }
 }
 
 fn raw(target: &str) -> RawService {
@@ -24,8 +33,7 @@ fn raw(target: &str) -> RawService {
 }
 
 fn checked(raw: RawService) -> Result<Service, String> {
-    let own = [Ipv4Addr::new(10, 0, 3, 7).into()];
-    service("db".parse().unwrap(), raw, &peers(), &own).map_err(|faults| {
+    service("db".parse().unwrap(), raw, &known()).map_err(|faults| {
         let lines: Vec<_> = faults
             .iter()
             .map(|fault| format!("{}: {}", fault.key, fault.problem))
@@ -197,7 +205,7 @@ fn a_forward_keeps_the_order_and_names_each_wrong_destination() {
             listen: "udp://127.0.0.1:53".parse().unwrap(),
             to: to.iter().map(|to| to.parse().unwrap()).collect(),
         };
-        forward(raw, &peers())
+        forward(raw, &known())
     };
     let both = given(&["b@west", "a@west"]).unwrap();
     let names: Vec<_> = both.to.iter().map(|(what, _)| what.to_string()).collect();
@@ -206,6 +214,11 @@ fn a_forward_keeps_the_order_and_names_each_wrong_destination() {
     let items: Vec<_> = wrong.iter().map(|fault| fault.item.unwrap()).collect();
     assert_eq!(items, [1, 2, 3]);
     assert!(given(&[]).unwrap_err()[0].problem.contains("SERVICE@PEER"));
+    let own = format!("a@{OWN}");
+    let others = given(&[&own, "a@west"]).unwrap();
+    assert_eq!(others.to, given(&["a@west"]).unwrap().to);
+    let problem = &given(&[&own]).unwrap_err()[0].problem;
+    assert!(problem.starts_with(&own) && problem.contains("is this node itself"));
 }
 
 const PROGRAM: Program = Program {
@@ -219,7 +232,7 @@ fn loaded(file: &str) -> Result<Services, String> {
         env: Default::default(),
         flags: Flags::default(),
     };
-    load(&PROGRAM, &sources, |reader| read(reader, &peers(), &[]))
+    load(&PROGRAM, &sources, |reader| read(reader, &known()))
         .map(|loaded| loaded.config)
         .map_err(|faults| faults.to_string())
 }
@@ -297,7 +310,7 @@ sessions: { memory: 10KiB, linger: 0s }
         "forwards.1.to: is missing; give a service and its peer",
         "forwards.2.to: \"east\" is neither a peer id nor a name under `peers:`",
         "forwards.2.from: is not a key",
-        "sessions.memory: 10240 bytes are too few",
+        "sessions.memory: \"10KiB\" is too little for sessions",
         "sessions.linger: \"0s\" is zero",
     ] {
         assert!(faults.contains(fault), "{fault}\n{faults}");
@@ -329,7 +342,7 @@ socks: { listen: "127.0.0.1:1" }
 
 #[test]
 fn the_schema_has_every_key() {
-    let schema = schema(&PROGRAM, |reader| read(reader, &peers(), &[]));
+    let schema = schema(&PROGRAM, |reader| read(reader, &known()));
     let schema = serde_json::to_value(&schema).unwrap();
     let service = &schema["properties"]["services"]["additionalProperties"];
     assert_eq!(service["required"], serde_json::json!(["target", "allow"]));

@@ -49,6 +49,6 @@ pub fn socks(bytes: &[u8]) {
             // A reply is as good as a destination.
             let _ = host.and_then(|host| socks::destination(&host, &Peers::new()));
         }
-        Err(socks::NotSocks) => {}
+        Err(refused) => assert!(refused.answer().len() < MOST),
     }
 }

@@ -37,13 +37,43 @@ pub enum Reply {
     AddressNotSupported = 8,
 }
 
-/// What a client did that has no answer but the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the client does not speak SOCKS5")]
-pub struct NotSocks;
+p2pnode_protocol::named! {
+    /// A client that is not served, whatever it wants. Each is a value of the label `reason` of `p2pnode_socks_refused_total`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+    pub enum Refused {
+        /// An earlier version, which has no names.
+        #[error("it speaks SOCKS4: configure it for SOCKS5 with names, such as socks5h://")]
+        Socks4 => "socks4",
+        /// A request of HTTP.
+        #[error("it speaks HTTP: configure it for SOCKS5 with names, such as socks5h://")]
+        Http => "http",
+        /// Anything else.
+        #[error("it does not speak SOCKS5: configure it for SOCKS5 with names, such as socks5h://")]
+        Other => "other",
+        /// It offers no way without authentication.
+        #[error("it wants to authenticate, and this server has no users: remove user and password from its configuration")]
+        Authentication => "authentication",
+        /// It sends nothing for too long.
+        #[error("it did not ask in time")]
+        Silent => "silent",
+    }
+}
 
-/// The answer to a greeting that offers no way to authenticate that is known.
-pub const NO_METHOD: [u8; 2] = [VERSION, 0xff];
+impl Refused {
+    /// What a client of this kind shows its user.
+    #[must_use]
+    pub const fn answer(self) -> &'static [u8] {
+        match self {
+            // Rejected, by any port of any address.
+            Self::Socks4 => &[0, 91, 0, 0, 0, 0, 0, 0],
+            Self::Http => {
+                b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 31\r\nConnection: close\r\n\r\nThis is a SOCKS5 proxy server.\n"
+            }
+            Self::Authentication => &[VERSION, 0xff],
+            Self::Other | Self::Silent => &[],
+        }
+    }
+}
 
 /// The answer to a greeting: no authentication.
 pub const NO_AUTHENTICATION: [u8; 2] = [VERSION, 0];
@@ -57,18 +87,22 @@ const IP6: u8 = 4;
 /// The shortest request: a name without a letter, and the port.
 const LEAST: usize = 7;
 
-/// The greeting: whether the client can do without authentication.
+/// The greeting of a client that can do without authentication.
 ///
 /// # Errors
 /// If it is none.
-pub fn greeting(bytes: &[u8]) -> Result<Step<bool>, NotSocks> {
+pub fn greeting(bytes: &[u8]) -> Result<Step<()>, Refused> {
     match bytes {
         [] | [VERSION] => Ok(Step::Incomplete(2 - bytes.len())),
         [VERSION, count, rest @ ..] => match rest.get(..usize::from(*count)) {
             None => Ok(Step::Incomplete(usize::from(*count) - rest.len())),
-            Some(methods) => Ok(Step::Complete(methods.contains(&0), 2 + methods.len())),
+            Some(methods) if methods.contains(&0) => Ok(Step::Complete((), 2 + methods.len())),
+            Some(_) => Err(Refused::Authentication),
         },
-        _ => Err(NotSocks),
+        [4, ..] => Err(Refused::Socks4),
+        // The name of a method.
+        [b'A'..=b'Z', ..] => Err(Refused::Http),
+        _ => Err(Refused::Other),
     }
 }
 
@@ -76,13 +110,14 @@ pub fn greeting(bytes: &[u8]) -> Result<Step<bool>, NotSocks> {
 ///
 /// # Errors
 /// If it is none.
-pub fn request(bytes: &[u8]) -> Result<Step<Result<String, Reply>>, NotSocks> {
+pub fn request(bytes: &[u8]) -> Result<Step<Result<String, Reply>>, Refused> {
     let (command, kind, rest) = match bytes {
         [VERSION, command, 0, kind, rest @ ..] => (*command, *kind, rest),
         [] | [VERSION] | [VERSION, _] | [VERSION, _, 0] => {
             return Ok(Step::Incomplete(LEAST - bytes.len()));
         }
-        _ => return Err(NotSocks),
+        [VERSION, ..] => return Ok(Step::Complete(Err(Reply::Failed), bytes.len())),
+        _ => return Err(Refused::Other),
     };
     let length = match (kind, rest.first()) {
         (IP4, _) => 4,
@@ -186,17 +221,22 @@ mod tests {
         }
         assert_eq!(greeting(&[]), Ok(Step::Incomplete(2)));
         assert_eq!(greeting(&[5, 2, 2]), Ok(Step::Incomplete(1)));
-        assert_eq!(greeting(&[5, 2, 2, 0, 5]), Ok(Step::Complete(true, 4)));
-        assert_eq!(greeting(&[5, 1, 2]), Ok(Step::Complete(false, 3)));
-        assert_eq!(greeting(&[5, 0]), Ok(Step::Complete(false, 2)));
+        assert_eq!(greeting(&[5, 2, 2, 0, 5]), Ok(Step::Complete((), 4)));
+        assert_eq!(greeting(&[5, 1, 2]), Err(Refused::Authentication));
+        assert_eq!(greeting(&[5, 0]), Err(Refused::Authentication));
     }
 
     #[test]
-    fn what_is_not_socks5_is_noticed_at_its_first_wrong_byte() {
-        assert_eq!(greeting(b"GET"), Err(NotSocks));
-        assert_eq!(greeting(&[4, 1]), Err(NotSocks));
-        assert_eq!(request(&[4]), Err(NotSocks));
-        assert_eq!(request(&[5, 1, 1]), Err(NotSocks));
+    fn what_is_not_socks5_is_noticed_at_its_first_wrong_byte_and_gets_what_its_client_shows() {
+        assert_eq!(greeting(b"GET"), Err(Refused::Http));
+        assert_eq!(greeting(&[4, 1]), Err(Refused::Socks4));
+        assert_eq!(greeting(&[0x16, 3, 1]), Err(Refused::Other));
+        let answer = std::str::from_utf8(Refused::Http.answer()).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+        assert_eq!(request(&[4]), Err(Refused::Other));
+        let failed = Ok(Step::Complete(Err(Reply::Failed), 3));
+        assert_eq!(request(&[5, 1, 1]), failed);
         let unknown = Ok(Step::Complete(Err(Reply::AddressNotSupported), 4));
         assert_eq!(request(&[5, 1, 0, 255]), unknown);
         assert_eq!(request(&[5, 1, 0, 2, 0]), unknown);

@@ -41,8 +41,8 @@ pub(crate) struct Cli {
     common: Common,
 }
 
-/// What to measure: release builds, unless P2PNODE_BIN, RELAY_NODE_BIN, PLAIN_LIBP2P_BIN, FLEET_BIN, TRANSFER_BIN and
-/// IROH_PEER_BIN name other programs.
+/// What to measure: release builds, unless P2PNODE_BIN, RELAY_NODE_BIN, PLAIN_LIBP2P_BIN, FLEET_BIN, TRANSFER_BIN,
+/// IROH_PEER_BIN, DUMBPIPE_BIN and BORINGTUN_BIN name other programs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
     /// Size of the binaries, memory of an idle node, time from start to ready.
@@ -69,7 +69,11 @@ pub(crate) enum Bench {
     ThroughputTcp(throughput::Args),
     /// What an idle connection takes of the memory of who accepted it, next to plain libp2p.
     Memory(memory::Args),
-    /// A forward of a service: goodput, processor time, first byte, requests, many sessions, next to `ssh -L` and to a bare stream.
+    /// A forward of a service: goodput, processor time, first byte, requests, many sessions, next to `ssh -L`, dumbpipe, WireGuard
+    /// in user space, and a bare stream.
+    ///
+    /// dumbpipe and boringtun-cli are built once, in target/tools, unless DUMBPIPE_BIN and BORINGTUN_BIN name them. Without
+    /// /dev/net/tun there is no WireGuard. The report notes who did not take part.
     Forward(forward::Args),
 }
 

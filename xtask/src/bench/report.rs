@@ -14,13 +14,15 @@ use serde_json::{Value, json};
 use crate::cargo;
 
 /// Variables that name a program to measure instead of the one of this repository.
-const NAMED: [&str; 6] = [
+const NAMED: [&str; 8] = [
     "P2PNODE_BIN",
     "RELAY_NODE_BIN",
     "PLAIN_LIBP2P_BIN",
     "FLEET_BIN",
     "TRANSFER_BIN",
     "IROH_PEER_BIN",
+    "DUMBPIPE_BIN",
+    "BORINGTUN_BIN",
 ];
 
 const TABLE: &str = "| conditions | program | median | least | q1 | q3 | most | ratio | goal |

@@ -5,6 +5,7 @@
 use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_daemon::reference;
 use p2pnode_protocol::mapping::Protocol;
+use p2pnode_services::wire::socks::Refused;
 use p2pnode_transports::{Family as Ip, FamilyPolicy, Transport};
 use prometheus_client::encoding::text;
 
@@ -170,6 +171,9 @@ fn sessions(metrics: &Metrics) {
         "header",
     ] {
         metrics.sessions.violation(kind);
+    }
+    for refused in Refused::ALL {
+        metrics.sessions.socks_refused(refused);
     }
 }
 

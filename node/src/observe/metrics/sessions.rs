@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use p2pnode_services::wire::socks::Refused;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -44,6 +45,9 @@ p2pnode_daemon::metrics! {
              sent. order: a frame out of place. frame: an invalid one. resume: of a session that this node does not know as the peer's, \
              as after a restart. silent: no first frame. header: a datagram that \
              begins as a header of the PROXY protocol, at a service that writes it";
+        socks_refused: Family<RefusedLabels, Counter> => "p2pnode_socks_refused",
+            "Clients of the SOCKS5 server that were not served, whatever they wanted. socks4, http, other: what they speak. \
+             authentication: they offer no way without it. silent: they did not ask in time";
         datagrams_dropped: Counter => "p2pnode_session_datagrams_dropped",
             "Datagrams of UDP services that were dropped because the path took fewer than were sent";
         names: Arc<Mutex<BTreeSet<String>>> => unregistered;
@@ -83,6 +87,11 @@ struct ViolationLabels {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    reason: &'static str,
+}
+
 impl SessionMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         self.register_all(registry);
@@ -98,6 +107,13 @@ impl SessionMetrics {
         self.violations
             .get_or_create(&ViolationLabels { kind })
             .inc();
+    }
+
+    /// A client of the SOCKS5 server was not served.
+    pub(crate) fn socks_refused(&self, refused: Refused) {
+        let reason = refused.as_str();
+        let labels = RefusedLabels { reason };
+        self.socks_refused.get_or_create(&labels).inc();
     }
 
     #[cfg(test)]

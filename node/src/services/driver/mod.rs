@@ -167,12 +167,18 @@ impl Driver {
         self.greeting = greeting.into();
     }
 
-    /// Runs until nothing is left to do.
+    /// Runs until nothing is left to do. A socket that another peer may have is returned as soon as this peer has failed: a task of
+    /// its own informs the peer.
     pub(super) async fn run(mut self) -> Outcome {
         poll_fn(|cx| self.poll(cx)).await;
         let end = self.end.unwrap_or(End::Completed);
         let socket = match std::mem::replace(&mut self.local, Local::Gone) {
-            Local::Open(socket) if self.keeps_socket && !self.is_opened => Some(socket),
+            Local::Open(socket) if self.keeps_socket && !self.is_opened => {
+                if !self.is_over() {
+                    tokio::spawn(async move { poll_fn(|cx| self.poll(cx)).await });
+                }
+                Some(socket)
+            }
             Local::Open(socket) => {
                 match end == End::Completed {
                     true => socket.close(),
@@ -196,7 +202,7 @@ impl Driver {
             goes_on |= self.poll_send(cx);
             goes_on |= self.act();
             goes_on |= self.poll_timer(cx);
-            if self.is_over() {
+            if self.is_over() || self.has_failed() {
                 return Poll::Ready(());
             }
             if !goes_on {
@@ -210,6 +216,12 @@ impl Driver {
     fn is_over(&self) -> bool {
         let has_socket = self.shuts_down && matches!(self.local, Local::Open(_));
         self.session.is_over() && self.carriers.is_empty() && !has_socket
+    }
+
+    /// The peer has not accepted and will not, and the client's socket is untouched.
+    fn has_failed(&self) -> bool {
+        let is_untouched = self.keeps_socket && !self.is_opened;
+        is_untouched && self.end.is_some() && matches!(self.local, Local::Open(_))
     }
 
     fn take_mail(&mut self, cx: &Context<'_>) -> bool {

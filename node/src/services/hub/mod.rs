@@ -42,9 +42,8 @@ use super::{
 };
 use crate::observe::metrics::SessionMetrics;
 
-/// How long the sessions of a peer that may connect no longer may take to end, and how often that is looked at.
+/// How long the sessions of a peer that may connect no longer may take to end.
 const LEAVE: Duration = Duration::from_secs(1);
-const LEAVE_LOOK: Duration = Duration::from_millis(10);
 
 /// The services of a node. Clones are the same.
 #[derive(Debug, Clone)]
@@ -59,6 +58,8 @@ struct Inner {
     next: AtomicU64,
     /// Something in `State::changed`.
     changed: Notify,
+    /// A session is over.
+    over: Notify,
     /// Whether the protocol is offered to peers.
     offers: AtomicBool,
     /// Grows when services change.
@@ -121,6 +122,7 @@ impl Hub {
             state: Mutex::new(state),
             next: AtomicU64::new(0),
             changed: Notify::new(),
+            over: Notify::new(),
             offers: AtomicBool::new(false),
             offers_version: AtomicU64::new(0),
             behaviour: AtomicWaker::new(),
@@ -329,20 +331,18 @@ impl Hub {
 
     /// Waits until those sessions have ended, and their peers know, for [`LEAVE`] at most.
     pub(crate) async fn ended_of(&self, is_allowed: impl Fn(&PeerId) -> bool) {
-        let has_left = || {
-            let mut running = self
-                .state()
-                .running
-                .values()
-                .map(|it| it.key.peer)
-                .collect::<Vec<_>>()
-                .into_iter();
-            running.all(|peer| is_allowed(&peer))
+        let have_ended = async {
+            loop {
+                let over = self.0.over.notified();
+                let peers: Vec<_> = self.state().running.keys().map(|key| key.peer).collect();
+                if peers.iter().all(&is_allowed) {
+                    return;
+                }
+                over.await;
+            }
         };
-        let until = Instant::now() + LEAVE;
-        while !has_left() && Instant::now() < until {
-            tokio::time::sleep(LEAVE_LOOK).await;
-        }
+        // They may be slower.
+        let _ = tokio::time::timeout(LEAVE, have_ended).await;
     }
 
     /// The node stops: sessions are reset, so that the other sides need not wait.
@@ -373,6 +373,17 @@ impl Hub {
     /// A stream of sessions on the chosen connection of `peer`.
     pub(super) fn open_stream(&self, peer: &PeerId) -> Opening {
         self.state().paths.open(peer)
+    }
+
+    /// A stream of another protocol there. The peer agrees to it before it gets data, unless `may_be_lazy`.
+    pub(super) fn open_protocol(
+        &self,
+        peer: &PeerId,
+        protocol: StreamProtocol,
+        may_be_lazy: bool,
+    ) -> Opening {
+        let state = self.state();
+        state.paths.open_protocol(peer, protocol, may_be_lazy)
     }
 
     /// A session that this node opens at `peer`. `None`: there are as many as the memory admits.
@@ -410,9 +421,11 @@ impl Hub {
         }
         state.running.remove(&key);
         state.table.handle_over(key);
-        if key.role == Role::Service || running.protocol.is_some() {
-            self.needs(state, key.peer, false);
+        match key.role == Role::Service || running.protocol.is_some() {
+            true => self.needs(state, key.peer, false),
+            false => drop(state),
         }
+        self.0.over.notify_waiters();
     }
 }
 

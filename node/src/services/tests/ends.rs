@@ -41,13 +41,16 @@ fn offer(hub: &Hub, name: &str, target: &str, allow: &str) -> Offering {
         source: Source::Any,
         udp_idle: None,
     };
-    let service = config::service(name.parse().unwrap(), raw, &Peers::new(), &[]).unwrap();
+    let service = config::service(name.parse().unwrap(), raw, &Known::default()).unwrap();
     hub.offer(service, Goal::Target, None).unwrap()
 }
 
 async fn bring(hub: &Hub, to: &str) -> (Forwarding, std::net::SocketAddr) {
+    bring_there(hub, forward("tcp://127.0.0.1:0", to)).await
+}
+
+async fn bring_there(hub: &Hub, there: config::Forward) -> (Forwarding, std::net::SocketAddr) {
     let (sink, mut lines) = reports();
-    let there = forward("tcp://127.0.0.1:0", to);
     let forwarding = hub.forward(there, false, Some(sink)).unwrap();
     let Report::Listening { listen, .. } = lines.recv().await.unwrap().report else {
         panic!("it listens first");
@@ -199,7 +202,7 @@ async fn a_peer_that_is_refused_is_named_to_the_command_that_serves() {
         source: Source::Any,
         udp_idle: None,
     };
-    let service = config::service("it".parse().unwrap(), raw, &Peers::new(), &[]).unwrap();
+    let service = config::service("it".parse().unwrap(), raw, &Known::default()).unwrap();
     let (sink, mut lines) = reports();
     let hub = a.handle().hub().clone();
     let _offering = hub.offer(service, Goal::Target, Some(sink)).unwrap();
@@ -236,6 +239,95 @@ async fn sessions_of_a_peer_that_may_connect_no_longer_are_reset_before_its_conn
     let closed = Config::from_yaml(&closed).unwrap();
     a.handle().reload(closed).await.unwrap();
     timeout(SOON, read_to_reset(client)).await.unwrap();
+    a.stop().await.unwrap();
+    b.stop().await.unwrap();
+}
+
+/// The first service never answers, since its target drops every SYN: its queue of connections is full.
+#[tokio::test]
+async fn a_client_of_a_silent_service_gets_the_next_one_with_all_that_it_has_sent() {
+    let (a, b, a_id, _) = pair(45_800).await;
+    let full = tokio::net::TcpSocket::new_v4().unwrap();
+    full.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = full.listen(0).unwrap();
+    let at = full.local_addr().unwrap();
+    let _first = TcpStream::connect(at).await.unwrap();
+    let hub = a.handle().hub().clone();
+    let _silent = offer(&hub, "silent", &format!("tcp://{at}"), "any");
+    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let good = format!("tcp://{}", target.local_addr().unwrap());
+    let _good = offer(&hub, "good", &good, "any");
+    let raw = RawForward {
+        listen: "tcp://127.0.0.1:0".parse().unwrap(),
+        to: ["silent", "good"]
+            .map(|name| format!("{name}@{a_id}").parse().unwrap())
+            .to_vec(),
+    };
+    let there = config::forward(raw, &Known::default()).unwrap();
+    let (_forwarding, listen) = bring_there(b.handle().hub(), there).await;
+    let mut client = TcpStream::connect(listen).await.unwrap();
+    let sent: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
+    client.write_all(&sent).await.unwrap();
+    client.shutdown().await.unwrap();
+    let (mut served, _) = timeout(SOON, target.accept()).await.unwrap().unwrap();
+    let mut got = Vec::new();
+    served.read_to_end(&mut got).await.unwrap();
+    assert!(got == sent);
+    // The silent one is informed in the background.
+    while hub.sessions() > 1 {
+        tokio::task::yield_now().await;
+    }
+    a.stop().await.unwrap();
+    b.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_of_another_protocol_gets_an_answer_of_its_own_from_the_socks_server() {
+    let (a, b, _, [a_config, _]) = over("quic", 45_820).await;
+    let at = "127.0.0.1:45857";
+    let config = format!("{a_config}socks: {{ listen: '{at}' }}\n");
+    let failed = a
+        .handle()
+        .set_services(&Config::from_yaml(&config).unwrap());
+    assert!(failed.is_empty(), "{failed:?}");
+    // The connection ends cleanly, though there is more than the server has read.
+    let host = b"it.no.p2p";
+    let named = [
+        &[5, 1, 0, 5, 1, 0, 3, host.len() as u8],
+        &host[..],
+        &[0, 80],
+    ]
+    .concat();
+    let own = format!(
+        "it.{}.p2p",
+        p2pnode_protocol::addr::base36(&a.handle().peer_id())
+    );
+    let own = [
+        &[5, 1, 0, 5, 1, 0, 3, own.len() as u8],
+        own.as_bytes(),
+        &[0, 80],
+    ]
+    .concat();
+    let unreachable = [5, 0, 5, 4, 0, 1, 0, 0, 0, 0, 0, 0];
+    for (asks, begins) in [
+        (
+            &b"\x04\x01\0\x50\0\0\0\x01user\0west.p2p\0"[..],
+            &[0, 91][..],
+        ),
+        (b"GET http://west.p2p/ HTTP/1.1\r\n\r\n", b"HTTP/1.1 400 "),
+        (b"\x16\x03\x01\x02\0", b""),
+        (&[5, 1, 2], &[5, 0xff]),
+        (&named, &unreachable),
+        (&own, &unreachable),
+    ] {
+        let mut client = TcpStream::connect(at).await.unwrap();
+        client.write_all(asks).await.unwrap();
+        let mut answer = vec![0; begins.len()];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, begins, "{asks:?}");
+        client.shutdown().await.unwrap();
+        client.read_to_end(&mut answer).await.unwrap();
+    }
     a.stop().await.unwrap();
     b.stop().await.unwrap();
 }

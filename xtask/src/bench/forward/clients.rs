@@ -53,8 +53,7 @@ pub(super) fn targets(host: &Host) -> Result<()> {
             }
         }
     })?;
-    let near = (Ipv4Addr::UNSPECIFIED, NEAR);
-    let near = host.device.run_sync(move || Ok(TcpListener::bind(near)?))?;
+    let near = bind(host, NEAR)?;
     thread::spawn(move || near.incoming().for_each(drop));
     let udp = host.device.run_sync(|| Ok(UdpSocket::bind(local(UDP))?))?;
     thread::spawn(move || {
@@ -122,9 +121,10 @@ pub(super) fn paced(from: &Host, to: SocketAddr, host: &Host) -> Result<[f64; 2]
     Ok([share, p99(took)?])
 }
 
+/// At all addresses: through a tunnel a target is reached at one of the host.
 fn bind(host: &Host, port: u16) -> Result<TcpListener> {
-    host.device
-        .run_sync(move || Ok(TcpListener::bind(local(port))?))
+    let at = (Ipv4Addr::UNSPECIFIED, port);
+    host.device.run_sync(move || Ok(TcpListener::bind(at)?))
 }
 
 fn listen(
@@ -149,8 +149,8 @@ pub(super) fn round_trip(host: &Host, to: IpAddr) -> Result<f64> {
     Ok(begin.elapsed().as_secs_f64() * 1e3)
 }
 
-fn connect(host: &Host, port: u16) -> Result<TcpStream> {
-    let connect = move || Ok(TcpStream::connect(local(port))?);
+fn connect(host: &Host, at: SocketAddr) -> Result<TcpStream> {
+    let connect = move || Ok(TcpStream::connect(at)?);
     let stream = host.device.run_sync(connect)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -158,8 +158,8 @@ fn connect(host: &Host, port: u16) -> Result<TcpStream> {
 }
 
 /// Sends `bytes` over so many connections at once. Seconds until the target has confirmed all of them.
-pub(super) fn bulk(host: &Host, port: u16, bytes: u64, connections: u64) -> Result<f64> {
-    let streams: Result<Vec<_>> = (0..connections).map(|_| connect(host, port)).collect();
+pub(super) fn bulk(host: &Host, at: SocketAddr, bytes: u64, connections: u64) -> Result<f64> {
+    let streams: Result<Vec<_>> = (0..connections).map(|_| connect(host, at)).collect();
     let begin = Instant::now();
     let senders = streams?.into_iter().map(|mut stream| {
         thread::spawn(move || {
@@ -190,10 +190,10 @@ fn join<T>(threads: Vec<thread::JoinHandle<Result<T>>>) -> Result<Vec<T>> {
 }
 
 /// Milliseconds from the connect of a new client to its first byte.
-pub(super) fn first_byte(host: &Host, port: u16) -> Result<f64> {
+pub(super) fn first_byte(host: &Host, at: SocketAddr) -> Result<f64> {
     // The thread that connects is made before.
     let begin = Instant::now();
-    let mut stream = connect(host, port)?;
+    let mut stream = connect(host, at)?;
     stream.write_all(&[7])?;
     stream.read_exact(&mut [0])?;
     Ok(begin.elapsed().as_secs_f64() * 1e3)
@@ -202,11 +202,11 @@ pub(super) fn first_byte(host: &Host, port: u16) -> Result<f64> {
 /// Requests a second, and the milliseconds of the 99th percentile, of so many clients at once that ask for `length`.
 pub(super) fn requests(
     host: &Host,
-    port: u16,
+    at: SocketAddr,
     clients: usize,
     length: Duration,
 ) -> Result<[f64; 2]> {
-    let streams: Result<Vec<_>> = (0..clients).map(|_| connect(host, port)).collect();
+    let streams: Result<Vec<_>> = (0..clients).map(|_| connect(host, at)).collect();
     let begin = Instant::now();
     let clients = streams?.into_iter().map(|mut stream| {
         thread::spawn(move || {
@@ -233,7 +233,7 @@ fn p99(mut values: Vec<f64>) -> Result<f64> {
 
 /// New connections at `rate` a second for `seconds`, each with a request of a KiB: the share that was answered, and the milliseconds
 /// of the 99th percentile.
-pub(super) fn opens(host: &Host, port: u16, rate: u32, seconds: u32) -> Result<[f64; 2]> {
+pub(super) fn opens(host: &Host, at: SocketAddr, rate: u32, seconds: u32) -> Result<[f64; 2]> {
     const THREADS: u32 = 50;
     let (begin, took) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
     let clients = (0..THREADS).map(|index| {
@@ -243,7 +243,7 @@ pub(super) fn opens(host: &Host, port: u16, rate: u32, seconds: u32) -> Result<[
                 let due = Duration::from_secs(1) / rate * (round * THREADS + index);
                 thread::sleep(due.saturating_sub(begin.elapsed()));
                 let asked = Instant::now();
-                let answered = connect(&host, port).and_then(|mut stream| {
+                let answered = connect(&host, at).and_then(|mut stream| {
                     let mut bytes = [7; KIB];
                     stream.write_all(&bytes)?;
                     Ok(stream.read_exact(&mut bytes)?)
@@ -263,12 +263,12 @@ pub(super) fn opens(host: &Host, port: u16, rate: u32, seconds: u32) -> Result<[
 }
 
 /// Clients that do nothing, as long as they are held.
-pub(super) fn idle(host: &Host, port: u16, clients: u16) -> Result<Vec<TcpStream>> {
-    (0..clients).map(|_| connect(host, port)).collect()
+pub(super) fn idle(host: &Host, at: SocketAddr, clients: u16) -> Result<Vec<TcpStream>> {
+    (0..clients).map(|_| connect(host, at)).collect()
 }
 
 /// The share of so many UDP clients that get their answers.
-pub(super) fn flows(host: &Host, port: u16, clients: u16) -> Result<f64> {
+pub(super) fn flows(host: &Host, at: SocketAddr, clients: u16) -> Result<f64> {
     let bind = move || {
         let bind = |_| UdpSocket::bind(local(0));
         Ok((0..clients)
@@ -278,7 +278,7 @@ pub(super) fn flows(host: &Host, port: u16, clients: u16) -> Result<f64> {
     let sockets = host.device.run_sync(bind)?;
     for socket in &sockets {
         socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-        socket.send_to(&[7; KIB], local(port))?;
+        socket.send_to(&[7; KIB], at)?;
         // Some 2,000 a second.
         thread::sleep(Duration::from_micros(500));
     }

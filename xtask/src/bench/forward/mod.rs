@@ -1,6 +1,7 @@
-//! Forwards of services next to `ssh -L` and to a bare stream of our transports.
+//! Forwards of services next to `ssh -L`, dumbpipe, WireGuard in user space, and a bare stream of our transports.
 
 mod clients;
+mod peers;
 mod rig;
 
 use std::time::Duration;
@@ -48,14 +49,15 @@ pub(crate) struct Args {
     pub(super) common: Common,
 }
 
-/// Ours, and the bare stream.
+/// Ours, the bare stream, and the peers that can be had here.
 pub(super) fn programs() -> Result<Vec<Named>> {
     let bins = cargo::bins(Build::Release)?;
-    Ok(vec![
+    let ours = [
         ("P2PNODE_BIN", bins.p2pnode),
         ("RELAY_NODE_BIN", bins.relay_node),
         transfer()?,
-    ])
+    ];
+    Ok(ours.into_iter().chain(peers::installed()?).collect())
 }
 
 struct Figures {
@@ -107,10 +109,11 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
         ),
         arrived: Figure::new("the same, arrived", "%", Better::More),
     };
+    let mut notes = Vec::new();
     tools::runtime()?.block_on(async {
         for rtt in or(&args.rtt, &RTTS) {
             let path = Path::new("forward", Between { rtt, loss: 0.0 }).await?;
-            measure(args, most, &path, rtt, &mut figures).await?;
+            notes = measure(args, most, &path, rtt, &mut figures).await?;
             path.lab.succeeded();
         }
         for congestion in ["cubic", "bbr"] {
@@ -122,8 +125,9 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     })?;
     let mut report = Report::new(
         "forward",
-        "A service of one node at another, both on public addresses, next to `ssh -L` and to a stream of our transports without sessions. The \
-         samples of programs alternate.",
+        "A service of one node at another, both on public addresses, next to `ssh -L`, dumbpipe, WireGuard in user space (boringtun), and a \
+         stream of our transports without sessions. The samples of programs alternate. dumbpipe makes a connection for each client, and two \
+         processes at each end carry its two targets.",
     );
     let Figures {
         goodput,
@@ -141,9 +145,10 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
     report.figures = vec![
         goodput, cpu, first, beyond, rate, tail, memory, opens, flows, delay, arrived,
     ];
-    report.notes.push(
-        "Pauses of sessions whose path changes: `cargo xtask test carry`. dumbpipe and boringtun are not measured.".to_owned(),
-    );
+    report
+        .notes
+        .push("Pauses of sessions whose path changes: `cargo xtask test carry`.".to_owned());
+    report.notes.extend(notes);
     if args.idle > most {
         let note = format!(
             "This process may have {files} open files: {most} idle sessions, not {}.",
@@ -168,7 +173,7 @@ async fn datagrams(
     let (mut through, mut bare) = (Vec::new(), Vec::new());
     for run in 1..=args.common.runs.unwrap_or(RUNS) {
         eprintln!("forward: datagrams, {run}");
-        let [arrived, delay] = clients::paced(from, clients::local(ours.port(PACED)), to)?;
+        let [arrived, delay] = clients::paced(from, ours.at(PACED), to)?;
         let [arrived_bare, delay_bare] = clients::paced(from, at, to)?;
         added.push(delay - delay_bare);
         through.push(arrived);
@@ -190,56 +195,59 @@ async fn measure(
     path: &Path,
     rtt: u64,
     figures: &mut Figures,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let (from, to) = path.hosts();
     clients::targets(to)?;
-    let programs = [
+    let mut programs = vec![
         Forwards::ours(from, to, "cubic").await?,
         Forwards::ssh(from, to).await?,
     ];
+    let notes = peers::start(from, to, &mut programs).await;
     for program in &programs {
         // The path is there, and warm.
-        clients::bulk(from, program.port(SINK), 8_000_000, 1)?;
+        clients::bulk(from, program.at(SINK), 8_000_000, 1)?;
     }
     for connections in CONNECTIONS {
         bulk(args, path, &programs, (rtt, connections), figures).await?;
     }
     let runs = args.common.runs.unwrap_or(RUNS);
-    let (mut first, mut rates, mut tails) = ([vec![], vec![]], [vec![], vec![]], [vec![], vec![]]);
+    let none = vec![Vec::new(); programs.len()];
+    let (mut first, mut rates, mut tails) = (none.clone(), none.clone(), none);
     let mut beyond = Vec::new();
     for run in 1..=runs {
         eprintln!("forward: {rtt} ms, requests {run} of {runs}");
         let bare = clients::round_trip(from, to.ip(false)?)?;
         for (index, program) in programs.iter().enumerate() {
-            first[index].push(clients::first_byte(from, program.port(ECHO))?);
+            first[index].push(clients::first_byte(from, program.at(ECHO))?);
             if index == 0 {
                 beyond.extend(first[index].last().map(|first| first - bare));
             }
-            let [rate, tail] = clients::requests(from, program.port(ECHO), 64, ASK)?;
+            let [rate, tail] = clients::requests(from, program.at(ECHO), 64, ASK)?;
             rates[index].push(rate);
             tails[index].push(tail);
         }
     }
     let label = format!("{rtt} ms");
-    let rows = |[ours, ssh]: [Vec<f64>; 2], goals: [Option<Goal>; 2]| {
-        let [own, other] = goals;
-        vec![
-            Row::new("ours", ours).goal(own),
-            Row::new("ssh -L", ssh).goal(other),
-        ]
+    let rows = |samples: Vec<Vec<f64>>, of: &str, goal: Option<Goal>| {
+        let rows = programs.iter().zip(samples).map(|(program, samples)| {
+            Row::new(program.name, samples).goal(goal.filter(|_| program.name == of))
+        });
+        rows.collect()
     };
     let within = Some(Goal::AtMost(1.0));
-    figures.first.push(&label, rows(first, [None, None]));
-    let beyond = vec![Row::new("ours", beyond).goal(within)];
+    figures.first.push(&label, rows(first, rig::OWN, None));
+    let beyond = vec![Row::new(rig::OWN, beyond).goal(within)];
     figures.beyond.push(&label, beyond);
     // Over a longer path 64 connections ask 64 times a round trip at most, through any program.
     let more = (rtt == 0).then_some(Goal::AtLeast(3.0));
-    figures.rate.push(&label, rows(rates, [None, more]));
-    figures.tail.push(&label, rows(tails, [None, None]));
+    figures.rate.push(&label, rows(rates, rig::SSH, more));
+    figures
+        .tail
+        .push(&label, rows(tails, peers::DUMBPIPE, within));
     if rtt == 0 {
         many(args.idle.min(most), path, &programs[0], figures).await?;
     }
-    Ok(())
+    Ok(notes)
 }
 
 /// Bulk over so many connections, in turn with the others.
@@ -257,7 +265,7 @@ async fn bulk(
         eprintln!("forward: {rtt} ms, {connections} connections, {run} of {runs}");
         for (index, program) in programs.iter().enumerate() {
             let before = program.cpu()?;
-            let seconds = clients::bulk(from, program.port(SINK), bytes, connections.into())?;
+            let seconds = clients::bulk(from, program.at(SINK), bytes, connections.into())?;
             samples[index].0.push(bytes as f64 / 1e6 / seconds);
             samples[index]
                 .1
@@ -273,20 +281,19 @@ async fn bulk(
         }
     }
     let label = format!("{rtt} ms, {connections} connections");
-    let goals = [
-        None,
-        (rtt >= 50).then_some(Goal::AtLeast(1.5)),
-        Some(Goal::AtLeast(0.9)),
-    ];
-    let names = programs
-        .iter()
-        .map(|program| program.name)
-        .chain(["bare stream"]);
+    const BARE: &str = "bare stream";
+    let names = programs.iter().map(|program| program.name).chain([BARE]);
     let (mut goodput, mut cpu) = (Vec::new(), Vec::new());
-    for ((name, (rates, times)), goal) in names.zip(samples).zip(goals) {
-        goodput.push(Row::new(name, rates).goal(goal));
-        let is_bare = name == "bare stream";
-        cpu.push(Row::new(name, times).goal(is_bare.then_some(Goal::AtMost(1.25))));
+    for (name, (rates, times)) in names.zip(samples) {
+        let least = match name {
+            BARE => Some(0.9),
+            peers::DUMBPIPE => Some(1.0),
+            rig::SSH => Some(1.5).filter(|_| rtt >= 50),
+            _ => None,
+        };
+        goodput.push(Row::new(name, rates).goal(least.map(Goal::AtLeast)));
+        let most = (name == BARE).then_some(Goal::AtMost(1.25));
+        cpu.push(Row::new(name, times).goal(most));
     }
     figures.goodput.push(&label, goodput);
     figures.cpu.push(&label, cpu);
@@ -298,19 +305,19 @@ async fn many(idle: u16, path: &Path, ours: &Forwards, figures: &mut Figures) ->
     let (from, to) = path.hosts();
     let _holds = Forwards::holds(to).await?;
     eprintln!("forward: opens, flows and idle sessions");
-    let [share, tail] = clients::opens(from, ours.port(ECHO), 1_000, 10)?;
+    let [share, tail] = clients::opens(from, ours.at(ECHO), 1_000, 10)?;
     let all = Goal::AtLeast(100.0);
     let label = format!("0 ms; 99th percentile {tail:.1} ms");
     figures
         .opens
         .push(label, vec![Row::new("ours", [share]).goal(all)]);
-    let share = clients::flows(from, ours.port(UDP), 1_000)?;
+    let share = clients::flows(from, ours.at(UDP), 1_000)?;
     figures
         .flows
         .push("0 ms", vec![Row::new("ours", [share]).goal(all)]);
     tokio::time::sleep(SETTLE).await;
     let before = ours.memory()?;
-    let held = clients::idle(from, ours.port(IDLE), idle)?;
+    let held = clients::idle(from, ours.at(IDLE), idle)?;
     tokio::time::sleep(SETTLE * 2).await;
     let after = ours.memory()?;
     drop(held);

@@ -1,6 +1,10 @@
 //! Forwards of p2pnode and of OpenSSH between two hosts of the lab.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use p2pnode_tests::{
@@ -18,7 +22,10 @@ use super::clients::{ECHO, IDLE, PACED, SINK, UDP};
 
 /// What a forward has besides the port of its target.
 const OURS: u16 = 100;
-const SSH: u16 = 200;
+const SSHS: u16 = 200;
+
+pub(super) const OWN: &str = "ours";
+pub(super) const SSH: &str = "ssh -L";
 
 const SSH_PORT: u16 = 2222;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,30 +34,38 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Forwards {
     pub(super) name: &'static str,
     /// At the clients, and at the targets.
-    pub(super) processes: [Process; 2],
-    offset: u16,
+    pub(super) processes: Vec<Process>,
+    /// Where clients find the targets, and what is added to the port of each.
+    pub(super) host: IpAddr,
+    pub(super) offset: u16,
 }
 
 impl Forwards {
-    pub(super) fn port(&self, target: u16) -> u16 {
-        target + self.offset
+    /// A program that listens at the clients' loopback.
+    pub(super) fn new(name: &'static str, processes: Vec<Process>, offset: u16) -> Self {
+        Self {
+            name,
+            processes,
+            host: Ipv4Addr::LOCALHOST.into(),
+            offset,
+        }
+    }
+
+    pub(super) fn at(&self, target: u16) -> SocketAddr {
+        SocketAddr::new(self.host, target + self.offset)
     }
 
     /// Processor time of both ends, in seconds.
     pub(super) fn cpu(&self) -> Result<f64> {
-        let [from, to] = self
-            .processes
-            .each_ref()
-            .map(|process| usage::cpu(process.pid()));
-        Ok(from? + to?)
+        let processes = self.processes.iter();
+        processes.map(|process| usage::cpu(process.pid())).sum()
     }
 
-    pub(super) fn memory(&self) -> Result<[u64; 2]> {
-        let [from, to] = self
-            .processes
-            .each_ref()
-            .map(|process| usage::memory(process.pid()));
-        Ok([from?, to?])
+    pub(super) fn memory(&self) -> Result<Vec<u64>> {
+        let processes = self.processes.iter();
+        processes
+            .map(|process| usage::memory(process.pid()))
+            .collect()
     }
 
     /// `congestion` is that of QUIC.
@@ -103,12 +118,7 @@ impl Forwards {
             process.event("started", PATIENCE).await?;
             processes.insert(0, process);
         }
-        let processes = processes.try_into().ok().context("two processes")?;
-        Ok(Self {
-            name: "ours",
-            processes,
-            offset: OURS,
-        })
+        Ok(Self::new(OWN, processes, OURS))
     }
 
     /// What holds idle connections at `host`.
@@ -166,15 +176,11 @@ impl Forwards {
             ])
             .args(["-o", "BatchMode=yes"]);
         for target in [SINK, ECHO, IDLE] {
-            let forward = format!("127.0.0.1:{}:127.0.0.1:{target}", target + SSH);
+            let forward = format!("127.0.0.1:{}:127.0.0.1:{target}", target + SSHS);
             ssh = ssh.args(["-L", &forward]);
         }
         let ssh = ssh.arg(format!("lab@{ip}")).on(from)?;
         ssh.logged("Entering interactive session", PATIENCE).await?;
-        Ok(Self {
-            name: "ssh -L",
-            processes: [ssh, sshd],
-            offset: SSH,
-        })
+        Ok(Self::new(SSH, vec![ssh, sshd], SSHS))
     }
 }

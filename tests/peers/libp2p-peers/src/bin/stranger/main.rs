@@ -2,11 +2,12 @@
 //!
 //! `stranger relay` is a relay without our protocols. `stranger wait` reserves on a relay; `stranger dial PEER` makes a circuit
 //! to a peer. Both print what identify tells them, and treat every circuit that there is as `--abuse` says. One JSON object a
-//! line. `stranger attack` is an attack that lasts; `stranger hosts` and `stranger steady` are peers that mean well.
+//! line. `stranger services` breaks the protocol of services. `stranger attack` is an attack that lasts; `stranger hosts` and `stranger steady` are peers that mean well.
 
 mod abuse;
 mod attack;
 mod honest;
+mod services;
 
 use std::time::Instant;
 
@@ -55,6 +56,12 @@ enum Command {
     Wait,
     /// Make a circuit to this peer.
     Dial { peer: PeerId },
+    /// Break the protocol of services at this peer in all ways, and open so many sessions as `--times` says.
+    Services {
+        peer: PeerId,
+        service: String,
+        path: services::Path,
+    },
     /// Attack for so many seconds.
     Attack(attack::Args),
     /// Be so many peers with a reservation each.
@@ -74,6 +81,14 @@ async fn main() -> Result<()> {
         Command::Hosts { count } => return honest::hosts(relay()?, count).await,
         Command::Identities { count } => return honest::identities(count),
         Command::Steady => return honest::steady(relay()?).await,
+        Command::Services {
+            peer,
+            service,
+            path,
+        } => {
+            let relay = relay()?;
+            return services::run(relay, &cli.listen, peer, &service, path, cli.times).await;
+        }
         Command::Relay | Command::Wait | Command::Dial { .. } => {}
     }
     let relays = matches!(cli.command, Command::Relay);
