@@ -26,7 +26,10 @@ use libp2p::{
 };
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::{Failure, PROTOCOL, Pace, Patience, Received};
+use super::{
+    Failure, PROTOCOL, Pace, Patience, Received,
+    timer::{Deadline, Wait},
+};
 use crate::{
     behaviour::{EventOf, PollOf},
     bucket::{Bucket, Measure},
@@ -35,12 +38,6 @@ use crate::{
 
 /// Bytes of a ping.
 const SIZE: usize = 32;
-
-/// A timer this late means that the process did not run. What arrived in the meantime is still unread.
-const LATE: Duration = Duration::from_millis(250);
-
-/// How often a ping that takes long looks for other signs of life.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// Missed pings whose answers are still taken.
 const OVERDUE: usize = 4;
@@ -114,22 +111,6 @@ struct Ping {
 }
 
 type Exchange = BoxFuture<'static, io::Result<(Stream, Duration)>>;
-
-/// A wait for this process's own time.
-struct Wait {
-    length: Duration,
-    sleep: Pin<Box<Sleep>>,
-}
-
-/// When a ping is missed: a time after it was sent, or after the last sign of life.
-struct Deadline {
-    length: Duration,
-    at: Instant,
-    /// No sign of life moves it further.
-    latest: Instant,
-    seen: u64,
-    look: Pin<Box<Sleep>>,
-}
 
 enum Fresh {
     /// Not before this deadline, which is for the kept stream.
@@ -352,67 +333,6 @@ impl Ping {
             }
         };
         done(self.late.take().ok_or(failure), false)
-    }
-}
-
-impl Wait {
-    fn new(length: Duration) -> Self {
-        Self {
-            length,
-            sleep: Box::pin(sleep(length)),
-        }
-    }
-
-    /// Ready once the time has passed while this process ran. Otherwise the time starts again.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            futures::ready!(self.sleep.poll_unpin(cx));
-            let now = Instant::now();
-            if now < self.sleep.deadline() + LATE {
-                return Poll::Ready(());
-            }
-            tracing::debug!(
-                "this process did not run when a ping timed out: the time starts again"
-            );
-            self.sleep.as_mut().reset(now + self.length);
-        }
-    }
-}
-
-impl Deadline {
-    fn new(length: Duration, longest: Duration, seen: u64) -> Self {
-        let now = Instant::now();
-        Self {
-            length,
-            at: now + length,
-            latest: now + longest,
-            seen,
-            look: Box::pin(sleep(LOOK.min(length))),
-        }
-    }
-
-    /// Ready once the time has passed while this process ran. Otherwise the time starts again.
-    fn poll(&mut self, signs: impl Fn() -> u64, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            futures::ready!(self.look.poll_unpin(cx));
-            let now = Instant::now();
-            if now >= self.look.deadline() + LATE {
-                tracing::debug!(
-                    "this process did not run when a ping timed out: the time starts again"
-                );
-                self.latest += self.length;
-                self.at = now + self.length;
-            }
-            let signs = signs();
-            if signs != self.seen {
-                self.seen = signs;
-                self.at = self.at.max((now + self.length).min(self.latest));
-            }
-            if self.at <= now {
-                return Poll::Ready(());
-            }
-            self.look.as_mut().reset(self.at.min(now + LOOK));
-        }
     }
 }
 

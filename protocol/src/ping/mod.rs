@@ -15,6 +15,7 @@
 mod behaviour;
 mod handler;
 mod patience;
+mod timer;
 
 use std::{io, time::Duration};
 
