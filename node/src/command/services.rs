@@ -25,7 +25,7 @@ use crate::{
         query::refused as wrong_usage,
         service_output::{Output, listed},
     },
-    config::Config,
+    config::{Config, Key},
     control::{Client, ForwardRequest, Found, ServeRequest},
     observe::{metrics::Metrics, readiness, status::SessionStatus},
     services::{Ended, Goal, Line, ListError, Listed, Report, Socket, reports},
@@ -55,11 +55,26 @@ impl By {
         };
         status?.sessions
     }
+
+    /// Names the identity that a service refused, if it is that of a node of this command's own.
+    fn note_identity(&self) {
+        let Self::Own(own) = self else { return };
+        let id = own.handle.peer_id();
+        let remedy = match own.is_throwaway {
+            true => {
+                ", a throwaway identity: add that id to `allow` of the service, or give --key FILE of an identity that `allow` names"
+            }
+            false => ": add that id to `allow` of the service",
+        };
+        // If stderr is closed, there is nowhere to report it.
+        let _ = writeln!(io::stderr(), "note: this command calls as {id}{remedy}");
+    }
 }
 
 /// A node that lives as long as its command.
 pub(crate) struct Own {
     handle: Handle,
+    is_throwaway: bool,
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -92,6 +107,7 @@ impl Own {
         node.know_peers(config);
         Ok(Self {
             handle: node.handle,
+            is_throwaway: matches!(config.key, Key::Throwaway { .. }),
             stop,
             task: node.task,
         })
@@ -270,6 +286,7 @@ async fn until_signal(
             refused = &mut refused => {
                 // If stderr is closed, there is nowhere to report it.
                 let _ = writeln!(io::stderr(), "p2pnode: {}", refused?);
+                by.note_identity();
                 break Exit::Refused;
             }
             _ = shutdown.signalled() => break Exit::Success,
@@ -331,6 +348,9 @@ pub(crate) async fn connect(
         signal = shutdown.signalled() => return Ok(Exit::of_signal(signal)),
     };
     drop(lines);
+    if ended == Ended::Refused {
+        by.note_identity();
+    }
     if let By::Own(own) = by {
         own.end().await?;
     }
@@ -511,6 +531,9 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
         Ok(services) => {
             p2pnode_daemon::command::print(&listed(peer, &services, json)?)
                 .context("cannot write to stdout")?;
+            if services.is_empty() {
+                by.note_identity();
+            }
             Exit::Success
         }
         Err(error @ (ListError::Unreachable(_) | ListError::NoAnswer(_))) => {

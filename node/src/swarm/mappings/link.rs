@@ -9,7 +9,7 @@ use p2pnode_protocol::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::mappings::Claim;
+use crate::{core::mappings::Claim, observe::status::ExposeStatus};
 
 /// Asks a relay for a nonce.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub(crate) struct Link {
     asks: mpsc::Receiver<Ask>,
     claims: watch::Receiver<Vec<Claim>>,
     router: watch::Receiver<Option<IpAddr>>,
+    exposed: watch::Receiver<Vec<ExposeStatus>>,
     exchanges: Asking<oneshot::Sender<Option<Answer>>, Probe>,
 }
 
@@ -43,11 +44,13 @@ impl Link {
         asks: mpsc::Receiver<Ask>,
         claims: watch::Receiver<Vec<Claim>>,
         router: watch::Receiver<Option<IpAddr>>,
+        exposed: watch::Receiver<Vec<ExposeStatus>>,
     ) -> Self {
         Self {
             asks,
             claims,
             router,
+            exposed,
             exchanges: Asking::default(),
         }
     }
@@ -55,6 +58,11 @@ impl Link {
     /// The outside address that the router has named last.
     pub(crate) fn router(&self) -> Option<IpAddr> {
         *self.router.borrow()
+    }
+
+    /// The ports that lead to targets.
+    pub(crate) fn exposed(&self) -> Vec<ExposeStatus> {
+        self.exposed.borrow().clone()
     }
 
     /// Sends a request on a stream that is being opened.
