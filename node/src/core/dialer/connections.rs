@@ -106,19 +106,20 @@ impl Dialer {
         self.path = best;
         self.deadline = now + self.request.timeout;
         let was_direct = kind == PathKind::Direct && !self.is_direct();
-        if was_direct || self.path.is_none() {
-            // The attempts over this circuit, or those that led to the direct path, prove nothing about what follows.
-            self.attempts = 0;
-            self.introductions.again();
-        }
         if was_direct {
             self.direct_lost = Some(reason.clone());
+            self.counts_anew = false;
         }
         if self.path.is_none() && !self.finished {
             self.losses.lost(farewell, reason, now);
             self.pings.handle_cut(kind, now);
             self.awaiting_handshake = None;
             self.settled = None;
+            if kind == PathKind::Relayed {
+                // The attempts over this circuit prove nothing about the next circuit.
+                self.attempts = 0;
+                self.introductions.again();
+            }
         }
     }
 

@@ -107,6 +107,8 @@ pub(crate) struct Dialer {
     losses: Losses,
     /// Why the last direct path ended, if no other one followed.
     direct_lost: Option<String>,
+    /// Whether an attempt has ended since.
+    counts_anew: bool,
     pings: Pings,
     totals: PingTotals,
     /// The kind of the path that the last ping was answered over.
@@ -158,6 +160,7 @@ impl Dialer {
             pings: Pings::new(request.pings),
             totals: PingTotals::default(),
             direct_lost: None,
+            counts_anew: false,
             pinged: None,
             finished: false,
             request,
@@ -318,6 +321,10 @@ impl Dialer {
     /// An attempt at a punch is over.
     pub(crate) fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;
+        if self.direct_lost.is_some() && !std::mem::replace(&mut self.counts_anew, true) {
+            // Those that led to the direct path have not failed.
+            self.attempts = 0;
+        }
         self.attempts += attempt.attempts();
         if let Event::Punch { reason, .. } = &attempt
             && !self.is_direct()

@@ -65,7 +65,10 @@ impl Dialer {
                 outcome,
                 t: now - self.started,
                 time_to_direct: self.time_to_direct.filter(|_| outcome == Reached::Direct),
-                attempts: self.attempts,
+                attempts: match self.direct_lost.is_some() && !self.counts_anew {
+                    true => 0,
+                    false => self.attempts,
+                },
                 pings: self.totals,
                 path: self.path.clone(),
                 reason,

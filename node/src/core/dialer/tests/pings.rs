@@ -183,7 +183,11 @@ fn a_time_that_is_shorter_than_the_pings_are_apart_is_enough_for_all_of_them() {
 #[test]
 fn while_no_path_leads_to_the_peer_each_ping_is_missed_that_falls_due_and_the_totals_are_those_reported()
  {
-    let (mut dialer, direct, mut now) = pinging(4);
+    let (relay, mut now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 4), [relay], true, now);
+    let direct = path(PathKind::Direct, None);
+    dialer.handle_connected(direct.clone(), direct.clone(), now);
+    drain(&mut dialer, now);
     dialer.handle_ping(Duration::from_millis(5), direct.clone(), now);
     drain(&mut dialer, now);
     now += Duration::from_secs(1);
