@@ -10,10 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{
-    Args, CommandFactory, Parser, Subcommand,
-    error::{ContextKind, ContextValue},
-};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use p2pnode_protocol::escape;
 
@@ -22,6 +19,7 @@ use crate::{
     exit::Exit,
     explain::ExplainArgs,
     healthcheck::{HealthArgs, Serves},
+    hints::hint,
     id::IdArgs,
     identity, manual, paths, signals, stdout,
 };
@@ -270,7 +268,7 @@ fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitC
         if error.use_stderr()
             && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
         {
-            let line = usage_line(&error.to_string(), hint(&error));
+            let line = usage_line(&error.to_string(), hint(&error, &P::command()));
             let _ = writeln!(io::stderr(), "{line}");
         } else if error
             .print()
@@ -282,24 +280,8 @@ fn parse<P: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<P, ExitC
     })
 }
 
-/// The command that does what somebody expects of one that does not exist.
-fn hint(error: &clap::Error) -> Option<&'static str> {
-    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) else {
-        return None;
-    };
-    Some(match given.as_str() {
-        "ping" | "connect" => "`dial PEER --count 5` connects to a peer and pings it",
-        "peers" | "list" | "ps" | "show" => "`status` lists the peers that are connected",
-        "start" | "serve" | "daemon" | "up" => "`run` starts it",
-        "check" | "validate" => "`config check` reports every fault of the configuration",
-        "health" | "ready" => "`healthcheck` asks whether it is ready",
-        "key" | "keygen" => "`id` makes the key and prints its peer id",
-        _ => return None,
-    })
-}
-
 /// The parser's message up to its usage section, as one line that ends with the remedy: `hint`, if there is one.
-fn usage_line(message: &str, hint: Option<&str>) -> String {
+fn usage_line(message: &str, hint: Option<String>) -> String {
     let mut text = String::new();
     for line in message.lines().map(str::trim) {
         if line.starts_with("Usage:") || line.starts_with("For more information") {
@@ -321,7 +303,7 @@ fn usage_line(message: &str, hint: Option<&str>) -> String {
 }
 
 /// The error and its causes, without those that the text contains already.
-fn with_causes(error: &anyhow::Error) -> String {
+pub fn with_causes(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {

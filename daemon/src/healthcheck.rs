@@ -95,14 +95,12 @@ impl HealthArgs {
                 .into()),
             }
         };
-        let (status, body) = tokio::time::timeout(PATIENCE, asked)
-            .await
-            .with_context(|| {
-                format!(
-                    "no answer within {}s: the process is stopped, or has too much to do",
-                    PATIENCE.as_secs()
-                )
-            })??;
+        let (status, body) = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| {
+            anyhow::anyhow!(
+                "no answer within {}s: the process is stopped, or has too much to do",
+                PATIENCE.as_secs()
+            )
+        })??;
         let line = one_line(&body);
         if line.is_empty() {
             bail!(

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod fingerprint;
 pub mod healthcheck;
 pub mod heap;
+mod hints;
 pub mod http;
 mod id;
 pub mod identity;

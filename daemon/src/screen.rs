@@ -1,14 +1,18 @@
 //! What `status --watch` shows on a terminal: lines and tables that fit the screen, whatever its size.
 //!
 //! A program describes its state as a [`View`]. [`View::lines`] gives each table the widths that fit, and narrows the widest columns
-//! first. A cell that is too long loses its middle: the ends of an id or an address distinguish it.
+//! first. A cell that is too long loses its middle: the ends of an id or an address distinguish it. If a screen has no room for all
+//! columns, it shows the first ones and the last, which has the reason, and no past.
 
 use std::collections::{HashMap, VecDeque};
 
 /// Measured values in a sparkline, one a second: as many as leave room for the other columns of a terminal of 80.
 const PAST: usize = 10;
 
-/// A column is not narrowed below this.
+/// The head of the column with the past.
+pub const PAST_HEAD: &str = "LAST 10 S";
+
+/// A column is not narrowed below this, unless it is one of two.
 const NARROW: usize = 6;
 
 /// Between two columns.
@@ -88,18 +92,34 @@ struct Table {
 }
 
 impl Table {
-    /// Widths with which a row takes at most `columns`, if that can be.
-    fn widths(&self, columns: usize) -> Vec<usize> {
-        let widest = |(column, head): (usize, &&str)| {
+    /// The columns for which there is room in `columns`, and their widths.
+    fn widths(&self, columns: usize) -> Vec<(usize, usize)> {
+        let widest = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
-            let cells = cells.map(Cell::width);
-            cells.chain([head.len()]).max().unwrap_or_default()
+            let head = self.head.get(column).map_or(0, |head| head.len());
+            cells
+                .map(Cell::width)
+                .chain([head])
+                .max()
+                .unwrap_or_default()
         };
-        let mut widths: Vec<usize> = self.head.iter().enumerate().map(widest).collect();
-        let room = columns.saturating_sub(GAP.len() * widths.len().saturating_sub(1));
-        while widths.iter().sum::<usize>() > room {
-            match widths.iter_mut().max() {
-                Some(widest) if *widest > NARROW => *widest -= 1,
+        let mut widths: Vec<_> = (0..self.head.len())
+            .map(|column| (column, widest(column)))
+            .collect();
+        let gaps = |count: usize| GAP.len() * count.saturating_sub(1);
+        let is_past = |(column, _): &(usize, usize)| self.head.get(*column) == Some(&PAST_HEAD);
+        loop {
+            let least: usize = widths.iter().map(|(_, width)| NARROW.min(*width)).sum();
+            if widths.len() <= 2 || least + gaps(widths.len()) <= columns {
+                break;
+            }
+            let past = widths.iter().position(is_past);
+            widths.remove(past.unwrap_or(widths.len() - 2));
+        }
+        let room = columns.saturating_sub(gaps(widths.len()));
+        while widths.iter().map(|(_, width)| width).sum::<usize>() > room {
+            match widths.iter_mut().max_by_key(|(_, width)| *width) {
+                Some((_, widest)) if *widest > 1 => *widest -= 1,
                 Some(_) | None => break,
             }
         }
@@ -111,11 +131,10 @@ impl Table {
         let head = self.head.iter().map(|name| Cell::new(name, Tone::Bold));
         let head: Vec<Cell> = head.collect();
         let line = |row: &Vec<Cell>| {
-            let cells = row.iter().zip(&widths);
-            let cells: Vec<_> = cells
-                .map(|(cell, width)| cell.padded(*width, colour))
-                .collect();
-            cells.join(GAP).trim_end().to_owned()
+            let cells = widths
+                .iter()
+                .filter_map(|(column, width)| Some(row.get(*column)?.padded(*width, colour)));
+            cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
         };
         std::iter::once(&head).chain(&self.rows).map(line).collect()
     }
@@ -161,7 +180,10 @@ impl View {
         let mut lines = Vec::new();
         for (name, value) in &self.facts {
             let value = value.padded(value.width().min(rest), colour);
-            lines.push(format!("{name:width$}{GAP}{value}"));
+            lines.push(match rest {
+                0 => cut(name, columns),
+                _ => format!("{name:width$}{GAP}{value}"),
+            });
         }
         for table in &self.tables {
             if !lines.is_empty() {
@@ -172,10 +194,13 @@ impl View {
         if lines.len() > rows {
             let hidden = lines.len() - rows.saturating_sub(1);
             lines.truncate(rows.saturating_sub(1));
-            lines.push(cut(
-                &format!("and {hidden} more lines; enlarge the window"),
-                columns,
-            ));
+            let words = [
+                format!("and {hidden} more lines; enlarge the window"),
+                format!("and {hidden} more lines"),
+                format!("+{hidden}"),
+            ];
+            let fits = words.into_iter().find(|words| words.len() <= columns);
+            lines.push(fits.unwrap_or_default());
         }
         lines
     }
@@ -285,14 +310,14 @@ mod tests {
                 "node  12D3KooWHimN…UmNGqf77WXt",
                 "",
                 "PEER   PATH     OVER",
-                "and 2 more line…rge the window",
+                "and 2 more lines",
             ]
         );
         for columns in 0..90 {
             for rows in 1..8 {
                 let lines = view().lines(columns, rows, false);
                 assert!(lines.len() <= rows);
-                let fits = |line: &String| line.chars().count() <= columns.max(3 * NARROW + 4);
+                let fits = |line: &String| line.chars().count() <= columns.max(4);
                 assert!(lines.iter().all(fits), "{columns}: {lines:?}");
             }
         }

@@ -120,9 +120,10 @@ pub(crate) async fn read_lines(
         let mut copy = tokio::fs::File::create(&copy).await?;
         let mut stream = BufReader::new(stream).lines();
         while let Some(line) = stream.next_line().await? {
+            // Before the copy: the disk of a machine under load takes its time.
+            let at = Instant::now();
             copy.write_all(format!("{line}\n").as_bytes()).await?;
             let json = serde_json::from_str(&line).unwrap_or(Value::Null);
-            let at = Instant::now();
             lines.events().push(Event { at, line, json });
             lines.closed.send_modify(|_| ());
         }

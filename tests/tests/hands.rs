@@ -33,12 +33,13 @@ const SILENT: &str = "does not answer within 5 s: it is stopped, or has too much
 const VERSION: &str = "another version";
 
 /// Commands that ask a running process. `dial` makes a node of its own where no process runs, and then lacks a relay.
-const ASKING: [(&str, &[&str]); 9] = [
+const ASKING: [(&str, &[&str]); 10] = [
     ("p2pnode", &["status"]),
     ("p2pnode", &["status", "--watch", "--json"]),
     ("p2pnode", &["why", PEER]),
     ("p2pnode", &["forget", PEER]),
     ("p2pnode", &["dial", PEER, "--timeout", "2s", "--json"]),
+    ("p2pnode", &["services", "--hosts"]),
     ("p2pnode", &["healthcheck"]),
     ("relay-node", &["status", "--json"]),
     ("relay-node", &["status", "--watch"]),
@@ -190,7 +191,9 @@ async fn a_watch_goes_on_with_the_next_process() -> Result<()> {
         line.context("an answer of the first")?;
         process.kill().await?;
         let line = timeout(PATIENCE, err.next_line()).await??;
-        line.context("a line about its end")?;
+        let line = line.context("a line about its end")?;
+        let reasons = line.matches("os error").count();
+        ensure!(reasons <= 1, "the reason stands {reasons} times: {line}");
         let _next = home.run(program).await?;
         // At most one line of the first is left.
         for _ in 0..2 {

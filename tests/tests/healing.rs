@@ -9,6 +9,8 @@ lab_tests! {
     a_round_trip_that_grows_to_3_s_costs_no_reservation_and_no_direct_path: slow(&[400, 1400, 3000]);
     a_round_trip_that_jumps_over_the_time_of_a_ping_and_back_costs_nothing_either: slow(&[3000, 10]);
     pings_go_on_over_the_relay_at_once_when_the_direct_path_is_cut: cut_in_pings();
+    pings_over_quic_that_no_path_carries_are_missed_as_they_fall_due_and_counted: all_cut(Transport::Quic);
+    pings_over_tcp_that_no_path_carries_are_missed_as_they_fall_due_and_counted: all_cut(Transport::Tcp);
     a_port_whose_packets_are_lost_on_the_way_rests_and_another_one_takes_its_place: rests();
 }
 
@@ -139,5 +141,61 @@ async fn cut_in_pings() -> Result<()> {
     dial.first("the last ping", 0, ping(5, "relayed")).await?;
     both.a_side.site.mend()?;
     dial.ended().await?.result()?;
+    Ok(())
+}
+
+/// Cuts every path while this dial pings, until two pings had none. What the dial printed by then: how many it has missed.
+async fn cut_all(both: &Both, dial: &Process) -> Result<u64> {
+    let third = |event: &Event| event.name() == "ping" && event.json["seq"] == 2;
+    dial.first("the second ping", 0, third).await?;
+    both.a_side.site.cut(&[Traffic::Outside])?;
+    let second = |event: &Event| {
+        let no_path = event.name() == "ping_missed" && event.json["no_path"] == true;
+        no_path && event.json["missed"].as_u64() >= Some(3)
+    };
+    let missed = dial.first("a third missed ping", 0, second).await?;
+    missed.has(&json!({"seq": 3}))?;
+    missed.json["missed"].as_u64().context("missed")
+}
+
+/// The result of a dial counts what the dial has printed.
+fn counts(dial: &Dial) -> Result<&Event> {
+    let result = dial.result()?;
+    let count = |name: &str| dial.all(name).count();
+    let (answered, missed) = (count("ping"), count("ping_missed"));
+    result.has(&json!({"pings": {"answered": answered, "missed": missed}}))?;
+    let last = dial.all("ping_missed").last().context("a missed ping")?;
+    ensure!(last.json["missed"] == missed, "{last:?}");
+    Ok(result)
+}
+
+async fn all_cut(transport: Transport) -> Result<()> {
+    let both = Running::homes().over(&[transport]).direct().await?;
+    let through = both.a.control.dial_within("through", &both.b.id, "20s");
+    let alone = both
+        .relay
+        .dial("alone", &both.a.host, &[transport], &both.b.id)?;
+    for dial in [through, alone] {
+        let mut dial = dial.args(["--count", "5"]).on(&both.a.host)?;
+        cut_all(&both, &dial).await?;
+        both.a_side.site.mend()?;
+        let dial = dial.ended().await?;
+        counts(&dial)?.has(&json!({"pings": {"answered": 5}}))?;
+    }
+    if transport == Transport::Tcp {
+        // After the cut, the leg may have another port than the punch port, and the next punches take their time.
+        return Ok(());
+    }
+    both.a.direct(&both.b.id, PATIENCE).await?;
+    // The paths stay cut.
+    let dial = both.a.control.dial_within("for-good", &both.b.id, "8s");
+    let mut dial = dial.args(["--count", "100"]).on(&both.a.host)?;
+    cut_all(&both, &dial).await?;
+    let dial = dial.ended().await?;
+    let result = counts(&dial)?;
+    result.has(&json!({"outcome": "unreachable", "attempts": 0}))?;
+    let reason = result.text("/reason");
+    ensure!(reason.contains("the path was lost"), "{reason}");
+    both.a_side.site.mend()?;
     Ok(())
 }

@@ -29,17 +29,37 @@ fn is_refusal(dial: &Dial) -> Result<()> {
 async fn refused(transport: Transport) -> Result<()> {
     let prepared = Running::homes().over(&[transport]).prepare().await?;
     let both = prepared.b_env(ALLOW, NOBODY).start().await?;
+    let refusal = |dial: &Dial, id: &str| {
+        let reason = dial.result()?.text("/reason").to_owned();
+        ensure!(reason.contains(id), "not {id}: {reason}");
+        anyhow::Ok(reason)
+    };
     for until in ["direct", "connected"] {
         let args = ["--until", until];
         let name = format!("{until}-by-node");
-        is_refusal(&both.a.dial_with(&name, &both.b.id, &args).await?)?;
+        let dial = both.a.dial_with(&name, &both.b.id, &args).await?;
+        is_refusal(&dial)?;
+        let reason = refusal(&dial, &both.a.id)?;
+        // The node knows of it, though it has never reached the peer.
+        let status = ["status", &both.b.id, "--json"];
+        let known = both.a.control.json(&status).await?["refused"][0].clone();
+        ensure!(
+            known["peer"] == both.b.id.as_str() && known["reason"] == reason.as_str(),
+            "{known}"
+        );
+        let why = both.a.control.text(&["why", &both.b.id]).await;
+        let why = why.err().context("why knows no path")?.to_string();
+        ensure!(why.contains(&reason), "{why}");
         let dial = both.relay.dial(
             &format!("{until}-alone"),
             &both.a.host,
             &[transport],
             &both.b.id,
         )?;
-        is_refusal(&dial.args(args).on(&both.a.host)?.ended().await?)?;
+        let dial = dial.args(args).on(&both.a.host)?.ended().await?;
+        is_refusal(&dial)?;
+        let reason = refusal(&dial, "the throwaway identity of this command")?;
+        ensure!(reason.contains("--key FILE"), "{reason}");
     }
     Ok(())
 }

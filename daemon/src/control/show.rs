@@ -1,6 +1,7 @@
 //! `status`: printed once, printed every second, or as a screen that is drawn every second.
 
 use std::{
+    borrow::Cow,
     io::{self, Write as _},
     time::Duration,
 };
@@ -12,11 +13,14 @@ use tokio::{
     time::{Interval, interval},
 };
 
+use p2pnode_protocol::escape;
+
 use crate::{
+    command::with_causes,
     exit::Exit,
     screen::{Past, View, cut},
     signals::Shutdown,
-    terminal::{self, QuitKey, Screen},
+    terminal::{self, QuitKey, Screen, Size},
 };
 
 /// The time between two updates of `--watch`.
@@ -139,17 +143,22 @@ async fn lines<T: Shown>(
     mut look: impl AsyncFnMut() -> anyhow::Result<T>,
     json: bool,
 ) -> anyhow::Result<Exit> {
-    let mut next = Update::Looked(Ok(first));
+    let (mut next, mut failed) = (Update::Looked(Ok(first)), String::new());
     loop {
         match next {
             Update::Looked(Ok(state)) => {
+                failed.clear();
                 if print(&state, json)? == Reader::HasSeenEnough {
                     return Ok(Exit::Success);
                 }
             }
             Update::Looked(Err(error)) => {
-                // If stderr is closed, the next answer still arrives.
-                let _ = writeln!(io::stderr(), "{error:#}");
+                let error = with_causes(&error);
+                // The same failure is printed once. If stderr is closed, the next answer still arrives.
+                if failed != error {
+                    let _ = writeln!(io::stderr(), "{}", escape(&error));
+                }
+                failed = error;
             }
             Update::Resized => {}
             Update::End(_) => return Ok(Exit::Success),
@@ -188,6 +197,17 @@ fn print(state: &impl Shown, json: bool) -> anyhow::Result<Reader> {
     }
 }
 
+/// The last lines of a screen: the key, and why there is no later answer. They take a third of the screen at most.
+fn foot(failed: Option<&str>, size: Size) -> Vec<String> {
+    let text = match failed {
+        Some(error) => Cow::from(format!("q quits; this is the last answer: {error}")),
+        None => Cow::from("q quits"),
+    };
+    let text = terminal::fit(&escape(text), size.columns);
+    let lines = text.lines().map(|line| cut(line, size.columns));
+    lines.take((size.rows / 3).max(1)).collect()
+}
+
 /// Draws every update in the place of the last.
 async fn screen<T: Shown>(
     mut updates: Updates,
@@ -208,20 +228,16 @@ async fn screen<T: Shown>(
                 view = state.view(&mut past);
                 failed = None;
             }
-            Update::Looked(Err(error)) => failed = Some(format!("{error:#}")),
+            Update::Looked(Err(error)) => failed = Some(with_causes(&error)),
             Update::Resized => {}
             Update::End(_) => return Ok(Exit::Success),
         }
         let drawn = screen.draw(|size, colour| {
-            let mut lines = view.lines(size.columns, size.rows.saturating_sub(2), colour);
+            let foot = foot(failed.as_deref(), size);
+            let room = size.rows.saturating_sub(1 + foot.len());
+            let mut lines = view.lines(size.columns, room, colour);
             lines.push(String::new());
-            lines.push(match &failed {
-                Some(error) => cut(
-                    &format!("q quits; this is the last answer: {error}"),
-                    size.columns,
-                ),
-                None => cut("q quits", size.columns),
-            });
+            lines.extend(foot);
             lines
         });
         drawn.context("cannot write to stdout")?;

@@ -86,6 +86,9 @@ pub(crate) async fn connect(
         signal = shutdown.signalled() => Ok(Exit::of_signal(signal)),
     };
     drop(lines);
+    if matches!(ended, Ok(Exit::Refused)) {
+        by.note_identity();
+    }
     by.end().await?;
     ended
 }

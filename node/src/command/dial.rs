@@ -8,7 +8,12 @@ use p2pnode_daemon::{exit::Exit, signals::Shutdown};
 use tokio::sync::oneshot;
 
 use crate::{
-    command::{exit_code::exit_of, look::Look, query::interrupted, so_far::SoFar},
+    command::{
+        exit_code::exit_of,
+        look::{Look, Seen},
+        query::interrupted,
+        so_far::SoFar,
+    },
     config::Config,
     core::{
         dialer::{Request, Until},
@@ -59,7 +64,13 @@ pub(crate) async fn dial(
     drop(node.events);
     let started = Instant::now();
     let handle = node.handle.clone();
-    let ask = async move { handle.netcheck(false).await.ok() };
+    let peer = request.peer;
+    let ask = async move {
+        let report = handle.netcheck(false).await.ok()?;
+        let why = handle.why(peer).await.ok().flatten();
+        let search = why.and_then(|why| why.last_search);
+        Some(Seen { report, search })
+    };
     let mut look = Look::new(ask, request.timeout);
     let mut reports = node.handle.dial(request).await?;
     let mut redraw = tokio::time::interval(PROGRESS_INTERVAL);

@@ -8,12 +8,21 @@ use std::{future::Future, pin::Pin, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::so_far::SoFar;
-use crate::core::{event::Outcome, netcheck::Report};
+use crate::core::{event::Outcome, netcheck::Report, port_search::SearchReport};
 
 /// A look takes less.
 const LONGEST: Duration = Duration::from_secs(3);
 
-type Asked = Pin<Box<dyn Future<Output = Option<Report>> + Send>>;
+type Asked = Pin<Box<dyn Future<Output = Option<Seen>> + Send>>;
+
+/// What is known of the way to the peer.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// Of the network here.
+    pub(super) report: Report,
+    /// How the last search for ports with the peer has ended.
+    pub(super) search: Option<SearchReport>,
+}
 
 /// The look of one dial.
 pub(super) struct Look {
@@ -22,13 +31,13 @@ pub(super) struct Look {
     /// When the time of the dial is over.
     ends: Instant,
     /// What came of it, once it is over.
-    report: Option<Option<Report>>,
+    seen: Option<Option<Seen>>,
 }
 
 impl Look {
     /// The look of a dial that begins now. `ask` is polled when it is needed, if ever.
     pub(super) fn new(
-        ask: impl Future<Output = Option<Report>> + Send + 'static,
+        ask: impl Future<Output = Option<Seen>> + Send + 'static,
         timeout: Duration,
     ) -> Self {
         let now = Instant::now();
@@ -37,15 +46,15 @@ impl Look {
             asked: Box::pin(ask),
             begins: now + wait,
             ends: now + timeout,
-            report: None,
+            seen: None,
         }
     }
 
     /// Looks when it is time. Never completes, and may be dropped and called again.
     pub(super) async fn go_on(&mut self) {
-        if self.report.is_none() {
+        if self.seen.is_none() {
             sleep_until(self.begins).await;
-            self.report = Some((&mut self.asked).await);
+            self.seen = Some((&mut self.asked).await);
         }
         std::future::pending().await
     }
@@ -56,11 +65,12 @@ impl Look {
         if outcome.path.is_none() && so_far.was_connected() {
             return;
         }
-        if self.report.is_none() {
-            self.report = timeout_at(self.ends, &mut self.asked).await.ok();
+        if self.seen.is_none() {
+            self.seen = timeout_at(self.ends, &mut self.asked).await.ok();
         }
-        if let Some(Some(report)) = &self.report {
-            outcome.finding = report.finding(outcome).or(outcome.finding.take());
+        if let Some(Some(Seen { report, search })) = &self.seen {
+            let search = so_far.last_search().or(search.as_ref());
+            outcome.finding = report.finding(outcome, search).or(outcome.finding.take());
         }
     }
 }
@@ -68,7 +78,7 @@ impl Look {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::event::Reached;
+    use crate::core::event::{PingTotals, Reached};
 
     fn outcome() -> Outcome {
         Outcome {
@@ -80,6 +90,7 @@ mod tests {
             reason: None,
             found_by: None,
             finding: None,
+            pings: PingTotals::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use libp2p::PeerId;
 use p2pnode_daemon::{
-    command::{block_on, print},
+    command::{block_on, print, with_causes},
     control::{self, ClientError, Form},
     exit::{Exit, Usage},
     signals::{Shutdown, Signal},
@@ -18,7 +18,11 @@ use p2pnode_daemon::{
 use tokio::time::{Instant, interval, sleep_until};
 
 use crate::{
-    command::{exit_code::exit_of, look::Look, so_far::SoFar},
+    command::{
+        exit_code::exit_of,
+        look::{Look, Seen},
+        so_far::SoFar,
+    },
     config::Names,
     control::{Client, DialRequest, Report},
     core::event::Event,
@@ -146,7 +150,8 @@ fn only(status: &mut Status, asked: &Asked, watch: bool) -> anyhow::Result<()> {
     }
     status.peers.retain(|known| known.peer == peer);
     status.lost.retain(|lost| lost.peer == peer);
-    let is_absent = status.peers.is_empty() && status.lost.is_empty();
+    status.refused.retain(|refused| refused.peer == peer);
+    let is_absent = status.peers.is_empty() && status.lost.is_empty() && status.refused.is_empty();
     if status.relays.iter().any(|known| known.relay == peer) {
         status.relays.retain(|known| known.relay == peer);
     } else if is_absent && !watch {
@@ -163,7 +168,9 @@ pub(crate) async fn why(socket: &Path, asked: &Asked, json: bool) -> anyhow::Res
     if let Some(reason) = why.stays_relayed()
         && let Ok(report) = client.netcheck(false).await
     {
-        why.finding = report.in_the_way(&reason).or(why.finding);
+        why.finding = report
+            .in_the_way(&reason, why.last_search.as_ref())
+            .or(why.finding);
     }
     let text = if json {
         p2pnode_protocol::to_json(&why)? + "\n"
@@ -203,7 +210,7 @@ pub(crate) async fn dial(
         && printer.is_json()
         && !error.is::<Usage>()
     {
-        let outcome = so_far.ended(format!("{error:#}"), started.elapsed());
+        let outcome = so_far.ended(with_causes(error), started.elapsed());
         let printed = printer.print(&Event::Result(outcome));
         printed.context("cannot write to stdout")?;
     }
@@ -222,7 +229,13 @@ async fn dial_with(
     let pings = Duration::from_secs(u64::from(request.pings.saturating_sub(1)));
     let (timeout, limit) = (started + time, started + time + pings + LATE);
     // A node of an earlier release does not know the question.
-    let mut look = Look::new(async move { asked.netcheck(false).await.ok() }, time);
+    let peer = request.peer.clone();
+    let ask = async move {
+        let report = asked.netcheck(false).await.ok()?;
+        let search = asked.why(&peer).await.ok().and_then(|why| why.last_search);
+        Some(Seen { report, search })
+    };
+    let mut look = Look::new(ask, time);
     let mut heard = started;
     let mut redraw = interval(output::PROGRESS_INTERVAL);
     let mut reports = tokio::select! {
@@ -313,9 +326,11 @@ mod tests {
             port_range: "40000-40050".parse().unwrap(),
             punch_ports: BTreeMap::new(),
             mappings: Vec::new(),
+            exposed: Vec::new(),
             relays: vec![relay],
             peers: Vec::new(),
             lost: Vec::new(),
+            refused: Vec::new(),
             services: Vec::new(),
             forwards: Vec::new(),
             sessions: None,

@@ -2,13 +2,14 @@
 
 use std::{
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use libp2p::PeerId;
 use p2pnode_daemon::{
     command::block_on,
     config::load,
+    control::ClientError,
     exit::{Exit, Usage},
     identity::Named,
 };
@@ -117,28 +118,29 @@ pub(super) fn services(cli: &Cli, args: &ServicesArgs) -> anyhow::Result<Exit> {
 /// Prints the addresses that stand for peers: those of the running node, or of the file next to that of the key.
 fn hosts(config: &Config) -> anyhow::Result<Exit> {
     let client = Client::new(&config.control_socket);
-    let running = block_on(async {
-        Ok(match client.is_served().await.unwrap_or_default() {
-            true => Some(client.status().await?),
-            false => None,
-        })
-    })?;
-    let hosts = match running {
-        Some(status) => {
+    let saved = saved(config);
+    let running = block_on(async { Ok(client.status().await) })?;
+    let hosts = match (running, saved) {
+        (Ok(status), _) => {
             let addresses = status.addresses.into_iter();
             let addresses = addresses.map(|of| (of.address, of.peer));
             let names = config.names().with_running(&status.names);
             address::hosts(addresses, &names.peers())
         }
-        None => address::hosts(saved(config)?.table().iter(), &config.peer_names()),
+        (Err(ClientError::NotRunning { .. }), Some(file)) => {
+            let addresses = PeerAddresses::open(Some(&file))?;
+            address::hosts(addresses.table().iter(), &config.peer_names())
+        }
+        (Err(error), _) => return Err(error.into()),
     };
     p2pnode_daemon::command::print(&hosts)?;
     Ok(Exit::Success)
 }
 
-fn saved(config: &Config) -> anyhow::Result<PeerAddresses> {
+/// The file of addresses, if the configuration names the key and there is one.
+fn saved(config: &Config) -> Option<PathBuf> {
     let file = config.key.file().map(PeerAddresses::path);
-    PeerAddresses::open(file.as_deref())
+    file.filter(|file| !file.try_exists().is_ok_and(|exists| !exists))
 }
 
 fn read(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Config> {

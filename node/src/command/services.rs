@@ -17,7 +17,7 @@ use crate::{
         query::refused as wrong_usage,
         service_output::{Output, listed},
     },
-    config::Config,
+    config::{Config, Key},
     control::{Client, ForwardRequest, Found, ServeRequest},
     observe::{metrics::Metrics, readiness, status::SessionStatus},
     services::{Goal, Line, ListError, Listed, Report, reports},
@@ -52,11 +52,26 @@ impl By {
             Self::Own(own) => own.end().await,
         }
     }
+
+    /// Names the identity that a service refused, if it is that of a node of this command's own.
+    pub(super) fn note_identity(&self) {
+        let Self::Own(own) = self else { return };
+        let id = own.handle.peer_id();
+        let remedy = match own.is_throwaway {
+            true => {
+                ", a throwaway identity: add that id to `allow` of the service, or give --key FILE of an identity that `allow` names"
+            }
+            false => ": add that id to `allow` of the service",
+        };
+        // If stderr is closed, there is nowhere to report it.
+        let _ = writeln!(io::stderr(), "note: this command calls as {id}{remedy}");
+    }
 }
 
 /// A node that lives as long as its command.
 pub(crate) struct Own {
     handle: Handle,
+    is_throwaway: bool,
     stop: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -89,6 +104,7 @@ impl Own {
         node.know_peers(config);
         Ok(Self {
             handle: node.handle,
+            is_throwaway: matches!(config.key, Key::Throwaway { .. }),
             stop,
             task: node.task,
         })
@@ -268,6 +284,7 @@ async fn until_signal(
                 refused = &mut refused => {
                     // If stderr is closed, there is nowhere to report it.
                     let _ = writeln!(io::stderr(), "p2pnode: {}", refused?);
+                    by.note_identity();
                     return Ok(Exit::Refused);
                 }
                 _ = shutdown.signalled() => return Ok(Exit::Success),
@@ -300,6 +317,9 @@ pub(crate) async fn services(by: By, peer: PeerId, json: bool) -> anyhow::Result
         Ok(services) => {
             p2pnode_daemon::command::print(&listed(peer, &services, json)?)
                 .context("cannot write to stdout")?;
+            if services.is_empty() {
+                by.note_identity();
+            }
             Exit::Success
         }
         Err(error @ (ListError::Unreachable(_) | ListError::NoAnswer(_))) => {

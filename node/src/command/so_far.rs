@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::core::{
-    event::{Event, NotDirect, Outcome, Reached},
+    event::{Event, NotDirect, Outcome, PingTotals, Reached},
     peers::{Path, PathKind},
+    port_search::SearchReport,
 };
 
 /// The paths of the dialed peer, from the events of the dial.
@@ -14,6 +15,8 @@ pub(crate) struct SoFar {
     direct: Option<(Path, Duration)>,
     was_connected: bool,
     attempts: u32,
+    pings: PingTotals,
+    last_search: Option<SearchReport>,
 }
 
 impl SoFar {
@@ -27,10 +30,19 @@ impl SoFar {
                     PathKind::Direct => self.direct = Some((path.clone(), *t)),
                 }
             }
-            Event::Disconnected { kind, .. } => match kind {
-                PathKind::Relayed => self.relayed = None,
-                PathKind::Direct => self.direct = None,
-            },
+            Event::Disconnected { kind, .. } => {
+                match kind {
+                    PathKind::Relayed => self.relayed = None,
+                    PathKind::Direct => self.direct = None,
+                }
+                // As the dial counts them.
+                if self.direct.is_none() && (self.relayed.is_none() || *kind == PathKind::Direct) {
+                    self.attempts = 0;
+                }
+            }
+            Event::Search { report, .. } => self.last_search = Some(*report),
+            Event::PingMissed { .. } => self.pings.missed += 1,
+            Event::Ping { .. } => self.pings.answered += 1,
             Event::Punch { .. } => self.attempts += event.attempts(),
             Event::Started { .. }
             | Event::Mapping { .. }
@@ -41,11 +53,8 @@ impl SoFar {
             | Event::PortRests { .. }
             | Event::RelayRefused { .. }
             | Event::Dialing { .. }
-            | Event::Search { .. }
             | Event::SearchPaused { .. }
             | Event::SearchResumed { .. }
-            | Event::PingMissed { .. }
-            | Event::Ping { .. }
             | Event::Result(_) => {}
         }
     }
@@ -58,6 +67,11 @@ impl SoFar {
     /// Whether the path is direct now.
     pub(crate) const fn is_direct(&self) -> bool {
         self.direct.is_some()
+    }
+
+    /// How the last search for ports has ended.
+    pub(crate) const fn last_search(&self) -> Option<&SearchReport> {
+        self.last_search.as_ref()
     }
 
     /// The result if the dial ends after this time for this reason.
@@ -77,6 +91,7 @@ impl SoFar {
             reason,
             found_by: None,
             finding: None,
+            pings: self.pings,
         }
     }
 }

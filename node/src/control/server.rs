@@ -110,9 +110,12 @@ async fn why(
         Some(None) => format!("relay {peer} is not connected to this node; it is being dialed"),
         None => match status.lost.iter().find(|lost| lost.peer == peer) {
             Some(lost) => format!("no path to {lost}"),
-            None => {
-                format!("{peer} is not connected to this node; `p2pnode dial {peer}` connects it")
-            }
+            None => match status.refused.iter().find(|refused| refused.peer == peer) {
+                Some(refused) => format!("no path to {refused}"),
+                None => format!(
+                    "{peer} is not connected to this node; `p2pnode dial {peer}` connects it"
+                ),
+            },
         },
     };
     Err(Refusal(StatusCode::NOT_FOUND, reason))

@@ -201,14 +201,17 @@ pub enum Event {
         #[serde(with = "json::text")]
         peer: PeerId,
     },
-    /// A ping on the chosen path was not answered, or its path ended before.
+    /// A ping on the chosen path was not answered, its path ended before, or no path led to the peer when it was due.
     PingMissed {
         /// Number of the ping, from 1.
         seq: u32,
         /// How many pings were missed so far, this one included.
         missed: u32,
-        /// The kind of path it went over.
+        /// The kind of path it went over. Without a path, the kind of the last one.
         kind: PathKind,
+        /// Whether no path led to the peer when it was due.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_path: bool,
     },
     /// A ping on the chosen path was answered.
     Ping {
@@ -276,8 +279,11 @@ pub struct Outcome {
     /// Time until the first direct connection was open.
     #[serde(rename = "time_to_direct_ms", with = "json::millis_or_null")]
     pub time_to_direct: Option<Duration>,
-    /// Attempts at a hole punch.
+    /// Attempts at a hole punch, since the last path or the last direct path was lost, if one was.
     pub attempts: u32,
+    /// The pings that were reported. Serialized if one was missed.
+    #[serde(default, skip_serializing_if = "PingTotals::is_whole")]
+    pub pings: PingTotals,
     /// The path in use at the end.
     pub path: Option<Path>,
     /// Why it is not direct.
@@ -289,13 +295,29 @@ pub struct Outcome {
     pub finding: Option<Finding>,
 }
 
+/// The pings of a dial that were reported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingTotals {
+    /// Those that were answered.
+    pub answered: u32,
+    /// Those that were not.
+    pub missed: u32,
+}
+
+impl PingTotals {
+    /// Whether none was missed.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.missed == 0
+    }
+}
+
 /// Why a dial did not end with a direct path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum NotDirect {
     /// The peer stays relayed: how the punch failed.
     Punch(Reason),
-    /// The peer is unreachable: how each way to it failed.
+    /// The peer is unreachable: how each way to it failed. Or it is relayed, and no punch has failed: how the direct path ended.
     Unreachable(String),
 }
 

@@ -26,6 +26,7 @@ pub(crate) mod peers;
 pub(crate) mod port_search;
 pub(crate) mod reconnect;
 mod refusal;
+mod refusals;
 pub(crate) mod registrar;
 pub(crate) mod relays;
 pub(crate) mod search_report;

@@ -118,6 +118,8 @@ struct Peer {
 struct Search {
     /// When the peer was lost.
     since: Instant,
+    /// When it was lost before the last connection to it.
+    lost_before: Instant,
     /// Since when the ways to the peer can be tried: the loss, or the return of a relay.
     begun: Instant,
     /// Rounds in which every way has failed.
@@ -247,7 +249,9 @@ impl Reconnector {
         };
         match &mut peer.search {
             Some(search) if search.found.is_none_or(|found| now < found + STABLE) => {
-                search.found = None;
+                if search.found.take().is_some() {
+                    search.lost_before = std::mem::replace(&mut search.since, now);
+                }
                 search.next_round(now, jitter);
             }
             search => *search = Some(Search::new(now)),
@@ -282,6 +286,10 @@ impl Reconnector {
         let peer = self.peers.get_mut(peer);
         if let Some(search) = peer.and_then(|peer| peer.search.as_mut()) {
             search.refusals = if refuses { search.refusals + 1 } else { 0 };
+            if refuses {
+                // It was not back.
+                search.since = search.lost_before;
+            }
         }
     }
 
@@ -413,6 +421,7 @@ impl Search {
     fn new(now: Instant) -> Self {
         Self {
             since: now,
+            lost_before: now,
             begun: now,
             rounds: 0,
             at: now,

@@ -61,6 +61,18 @@ pub enum PortClass {
     Sequential,
 }
 
+impl PortClass {
+    /// The same in words.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Stable => "one port for all destinations",
+            Self::Random => "random ports",
+            Self::Block => "ports of a block",
+            Self::Sequential => "ports one after another",
+        }
+    }
+}
+
 impl From<&Side> for PortClass {
     fn from(side: &Side) -> Self {
         match side.ports {

@@ -6,8 +6,8 @@ use libp2p::{PeerId, swarm::ConnectionId};
 use tokio::sync::watch;
 
 use super::status::{
-    AddressStatus, ForwardStatus, LostStatus, MappingStatus, PathStatus, PeerStatus, PunchStatus,
-    RelayStatus, Scored, ServiceStatus, SessionStatus, Status, Why,
+    AddressStatus, ExposeStatus, ForwardStatus, LostStatus, MappingStatus, PathStatus, PeerStatus,
+    PunchStatus, RefusedStatus, RelayStatus, Scored, ServiceStatus, SessionStatus, Status, Why,
 };
 use crate::{
     config::Names,
@@ -28,6 +28,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) punches: &'a punch::Behaviour,
     /// Services, forwards and sessions.
     pub(crate) served: Served,
+    /// The ports that lead to targets.
+    pub(crate) exposed: Vec<ExposeStatus>,
     /// The moment.
     pub(crate) now: Instant,
 }
@@ -64,6 +66,7 @@ impl Snapshot<'_> {
             port_range: state.port_range(),
             punch_ports: state.punch_ports().clone(),
             mappings,
+            exposed: self.exposed.clone(),
             relays: relays
                 .relays()
                 .chain(state.connected_found_relays())
@@ -71,6 +74,7 @@ impl Snapshot<'_> {
                 .collect(),
             peers,
             lost: self.lost(),
+            refused: self.refused(),
             names: self
                 .names
                 .iter()
@@ -87,7 +91,7 @@ impl Snapshot<'_> {
         self.state
             .claims()
             .iter()
-            .map(MappingStatus::from)
+            .map(|claim| MappingStatus::new(claim, &self.exposed))
             .collect()
     }
 
@@ -102,6 +106,18 @@ impl Snapshot<'_> {
             next_dial: lost.next.map(|at| at.saturating_duration_since(self.now)),
         })
         .collect()
+    }
+
+    fn refused(&self) -> Vec<RefusedStatus> {
+        let refused = self.state.refusals();
+        refused
+            .map(|(peer, refused)| RefusedStatus {
+                peer: *peer,
+                name: self.name(peer),
+                since: self.now.saturating_duration_since(refused.at),
+                reason: refused.reason.clone(),
+            })
+            .collect()
     }
 
     /// Why the path of `peer` is what it is; `None` if it is not connected.

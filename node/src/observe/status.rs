@@ -45,6 +45,9 @@ pub struct Status {
     /// What routers map to this node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mappings: Vec<MappingStatus>,
+    /// The ports that lead to targets, for clients that are not p2pnode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<ExposeStatus>,
     /// The configured relays, in their order, and then the connected ones that records of peers name.
     pub relays: Vec<RelayStatus>,
     /// The connected peers, without the relays.
@@ -52,6 +55,9 @@ pub struct Status {
     /// The peers that a dial has reached once, and that have no path now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<LostStatus>,
+    /// The peers that refuse this node and that no dial has reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedStatus>,
     /// The names of `peers:`, and the ids that they stand for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<String, String>,
@@ -69,6 +75,19 @@ pub struct Status {
     pub addresses: Vec<AddressStatus>,
 }
 
+/// A port that leads to a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposeStatus {
+    /// Its name.
+    pub name: String,
+    /// What clients speak.
+    pub protocol: Protocol,
+    /// The port of this node; `None` while no port of the range is free.
+    pub port: Option<u16>,
+    /// Where its connections or datagrams go.
+    pub target: String,
+}
+
 /// A port that a router maps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MappingStatus {
@@ -76,6 +95,9 @@ pub struct MappingStatus {
     pub protocol: Protocol,
     /// The port of this node.
     pub port: u16,
+    /// The name under which the port is exposed, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// How the router was asked.
     pub method: Method,
     /// Where the router says that the port is reached.
@@ -84,11 +106,15 @@ pub struct MappingStatus {
     pub verified: Option<SocketAddr>,
 }
 
-impl From<&Claim> for MappingStatus {
-    fn from(claim: &Claim) -> Self {
+impl MappingStatus {
+    /// That of a claim, with its name among the `exposed` ports.
+    pub(crate) fn new(claim: &Claim, exposed: &[ExposeStatus]) -> Self {
+        let (protocol, port) = (claim.inside.protocol, claim.inside.port);
+        let of = |expose: &&ExposeStatus| (expose.protocol, expose.port) == (protocol, Some(port));
         Self {
-            protocol: claim.inside.protocol,
-            port: claim.inside.port,
+            protocol,
+            port,
+            name: exposed.iter().find(of).map(|expose| expose.name.clone()),
             method: claim.method,
             external: claim.external,
             verified: claim.verified,
@@ -147,6 +173,37 @@ impl fmt::Display for LostStatus {
             None => write!(f, "{}", self.peer)?,
         }
         write!(f, ", lost {} s ago: {}", self.since.as_secs(), self.fate())
+    }
+}
+
+/// One peer that refuses this node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefusedStatus {
+    /// Its id.
+    #[serde(with = "json::text")]
+    pub peer: PeerId,
+    /// Its name under `peers:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Time since the dial that it refused.
+    #[serde(rename = "since_s", with = "json::seconds")]
+    pub since: Duration,
+    /// Why it refuses, as far as it is known, and what to do.
+    pub reason: String,
+}
+
+impl fmt::Display for RefusedStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.peer)?,
+            None => write!(f, "{}", self.peer)?,
+        }
+        write!(
+            f,
+            ", dialed {} s ago: {}",
+            self.since.as_secs(),
+            self.reason
+        )
     }
 }
 

@@ -259,6 +259,7 @@ impl World {
                 searches: true,
                 rotate: Rotate::Auto,
                 local,
+                is_throwaway: false,
                 relays,
                 reservations: setup.reservations,
                 family: setup.family,

@@ -99,6 +99,7 @@ pub(crate) fn start(
     let (token_file, tokens) = tokens.unzip();
     let settings = Settings {
         local,
+        is_throwaway: matches!(config.key, Key::Throwaway { .. }),
         relays: config.relays.clone(),
         reservations,
         family: config.dial.family,

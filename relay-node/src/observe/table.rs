@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 use p2pnode_daemon::{
     config::kind::DURATION_LIMIT,
     control::Shown,
-    screen::{Cell, Past, Tone, View},
+    screen::{Cell, PAST_HEAD, Past, Tone, View},
 };
 
 use crate::observe::status::{AccessStatus, DrainStatus, Figure, Status, TranslatedStatus};
@@ -156,7 +156,7 @@ impl Shown for Status {
             let bars = measured.map(|number| past.spark(&name, Some(number as f64)));
             [name, now, bars.unwrap_or_default(), limit, more].map(Cell::from)
         });
-        view.table(["HELD", "NOW", "LAST 10 S", "LIMIT", ""], rows);
+        view.table(["HELD", "NOW", PAST_HEAD, "LIMIT", ""], rows);
         let denied = self
             .denied
             .iter()

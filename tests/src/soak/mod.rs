@@ -109,13 +109,13 @@ pub async fn run(lab: Lab, schedule: Schedule, kinds: [NatKind; 2]) -> Result<Re
         ..world.facts(start)
     };
     for (side, node) in Side::BOTH.into_iter().zip(&world.nodes) {
-        let events = seen(&node.process.events(), start);
-        findings.extend(facts.judge_node(side, &events));
+        let [before, events] = seen(&node.process.events(), start);
+        findings.extend(facts.judge_node(side, &before, &events));
     }
     let dials: Vec<_> = world.ended.iter().filter(|ended| ended.is_dial).collect();
     let mut pings = 0;
     for dial in &dials {
-        let events = seen(&dial.events, start);
+        let [_, events] = seen(&dial.events, start);
         pings += dial
             .events
             .iter()

@@ -159,9 +159,12 @@ impl Facts {
         self.relays.iter().position(|relay| relay == id)
     }
 
-    /// Judges all that a node has printed.
-    pub fn judge_node(&self, side: Side, events: &[Seen]) -> Vec<Finding> {
+    /// Judges all that a node has printed. The connections that it opened `before` the first fault count as well.
+    pub fn judge_node(&self, side: Side, before: &[Seen], events: &[Seen]) -> Vec<Finding> {
         let mut open = BTreeMap::new();
+        for seen in before {
+            count(&mut open, &seen.json);
+        }
         let judged = events.iter().map(|seen| {
             let judged = self.judge(side, seen, &open);
             count(&mut open, &seen.json);

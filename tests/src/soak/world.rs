@@ -167,8 +167,10 @@ impl World {
             Fault::CableUnplugged(side) => self.host(side).plug(false).await,
             Fault::NatReboot(side) => self.sites[side.index()].reboot(),
             Fault::Renumbered(side) => {
+                // The NAT has the address before the lab is done with the change.
+                let from = Instant::now();
                 let address = self.sites[side.index()].renumber()?;
-                self.outside[side.index()].push((Instant::now(), address));
+                self.outside[side.index()].push((from, address));
                 Ok(())
             }
             Fault::RelayKilled(relay) => self.relays[relay].process.kill().await,
@@ -300,14 +302,14 @@ pub(super) fn since(start: Instant, at: Instant) -> Duration {
     at.saturating_duration_since(start)
 }
 
-/// What was printed from the start on.
-pub(super) fn seen(events: &[Event], start: Instant) -> Vec<Seen> {
-    let events = events.iter().filter(|event| event.at >= start);
-    let seen = |event: &Event| Seen {
+/// What was printed before the start, and from then on.
+pub(super) fn seen(events: &[Event], start: Instant) -> [Vec<Seen>; 2] {
+    let of = |event: &Event| Seen {
         at: since(start, event.at),
         json: event.json.clone(),
     };
-    events.map(seen).collect()
+    let (before, after): (Vec<_>, Vec<_>) = events.iter().partition(|event| event.at < start);
+    [before, after].map(|events| events.into_iter().map(of).collect())
 }
 
 async fn node(name: &str, host: &Host, relays: &[Relay], clock: &Clock) -> Result<Node> {

@@ -78,14 +78,13 @@ impl Losses {
         self.again_at
     }
 
-    /// Why the dial is over, if the peer has answered.
-    pub(super) fn answer(&self) -> Option<String> {
-        if self.refused >= REFUSALS {
-            return Some(format!(
-                "refused: the peer closed {} connections right after their handshakes: its access.allow does not name this node, or it is full",
-                self.refused
-            ));
-        }
+    /// How many connections in a row the peer has refused, if that ends the dial.
+    pub(super) fn refusals(&self) -> Option<u32> {
+        (self.refused >= REFUSALS).then_some(self.refused)
+    }
+
+    /// Why the dial is over, if the peer has taken paths and closed them.
+    pub(super) fn closed(&self) -> Option<String> {
         (self.closed >= CLOSED).then(|| {
             format!(
                 "closed by peer: {} times in a row ({})",

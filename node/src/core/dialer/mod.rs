@@ -3,6 +3,7 @@
 //! Pure: the time is an argument, and [`Dialer::poll_action`] returns what is to be done.
 
 mod circuit;
+mod connections;
 mod doubt;
 mod introduction;
 mod local;
@@ -26,7 +27,7 @@ use p2pnode_protocol::directory::Found;
 
 use crate::{
     core::{
-        event::{Event, FoundBy},
+        event::{Event, FoundBy, PingTotals},
         peers::{Path, PathKind},
     },
     punch::Reason,
@@ -45,7 +46,7 @@ pub(crate) use local::{Candidate, LocalFailure, Sources, Standing};
 pub(crate) use losses::{Farewell, REFUSALS};
 pub(crate) use pace::Pace;
 pub(crate) use pings::PingFailure;
-pub(crate) use request::Action;
+pub(crate) use request::{Action, Caller};
 pub use request::{Request, Until};
 
 /// How long a fresh circuit waits for the other side to begin DCUtR. A peer that can begins after one round trip. A peer that has
@@ -64,6 +65,7 @@ const FAMILY_WAIT: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Dialer {
     request: Request,
+    caller: Option<Caller>,
     /// Whether this node punches at all.
     punches: bool,
     started: Instant,
@@ -103,7 +105,12 @@ pub(crate) struct Dialer {
     /// What it means if the peer begins no handshake.
     silent: Reason,
     losses: Losses,
+    /// Why the last direct path ended, if no other one followed.
+    direct_lost: Option<String>,
+    /// Whether an attempt has ended since.
+    counts_anew: bool,
     pings: Pings,
+    totals: PingTotals,
     /// The kind of the path that the last ping was answered over.
     pinged: Option<PathKind>,
     finished: bool,
@@ -118,6 +125,7 @@ impl Dialer {
         now: Instant,
     ) -> Self {
         let mut dialer = Self {
+            caller: None,
             punches,
             started: now,
             deadline: now + request.timeout,
@@ -150,6 +158,9 @@ impl Dialer {
             last_reason: None,
             silent: Reason::RemoteSilent,
             pings: Pings::new(request.pings),
+            totals: PingTotals::default(),
+            direct_lost: None,
+            counts_anew: false,
             pinged: None,
             finished: false,
             request,
@@ -161,6 +172,11 @@ impl Dialer {
     /// Lets the dial look for the peer in these places, which are tried before any relay.
     pub(crate) fn search(&mut self, sources: Sources, now: Instant) {
         self.local.search(sources, now);
+    }
+
+    /// Dials with this identity, which a refusal names.
+    pub(crate) const fn call_as(&mut self, caller: Caller) {
+        self.caller = Some(caller);
     }
 
     /// The peer that is dialed.
@@ -222,6 +238,7 @@ impl Dialer {
             .chain(self.lookup.deadline().filter(|_| self.seeks()))
             .chain(self.local.holds_until().filter(|_| self.seeks()))
             .chain(self.losses.waits_until())
+            .chain(self.pings.misses_at())
             .chain(self.pings.deadline().filter(|_| self.may_ping()))
             .min();
         let deadline = self.deadline.min(self.limit);
@@ -301,143 +318,18 @@ impl Dialer {
         }
     }
 
-    /// A connection to the peer was established; `best` is the path to use from now on.
-    pub(crate) fn handle_connected(&mut self, path: Path, best: Path, now: Instant) {
-        let found_by = self.found_by(&path);
-        self.connected(path, best, found_by, now);
-    }
-
-    /// There is a first direct path, which is not of the preferred family: the other family may be a moment later.
-    pub(crate) fn await_family(&mut self, now: Instant) {
-        if self.time_to_direct.is_none() && self.request.until == Until::Direct {
-            self.awaiting_family = Some(now + FAMILY_WAIT);
-        }
-    }
-
-    /// A direct path of the preferred family is there.
-    pub(crate) fn handle_preferred_family(&mut self) {
-        self.awaiting_family = None;
-    }
-
-    /// The peer is connected already, before anything was dialed.
-    /// Its last punch was given up for the reason `last`.
-    pub(crate) fn handle_open(&mut self, path: Path, last: Option<Reason>, now: Instant) {
-        self.last_reason = last;
-        self.connected(path.clone(), path, Some(FoundBy::Open), now);
-    }
-
-    fn connected(&mut self, path: Path, best: Path, found_by: Option<FoundBy>, now: Instant) {
-        if let Some(relay) = path.relay
-            && let Some(relay) = self.relays.iter_mut().find(|known| known.peer == relay)
-        {
-            relay.state = Circuit::Made;
-            relay.failures = 0;
-            relay.absent_since = None;
-            self.led_by = Some(relay.peer);
-        }
-        self.losses.connected(now);
-        let t = now - self.started;
-        if let Some(remote) = path.remote() {
-            self.local.connected(remote);
-        }
-        // What led to the peer first, and again once every path was lost. A connection without a cause of its own inherits the
-        // earlier one. A punch can make two, and the surviving one may open after the other has ended.
-        self.found_by = match self.path {
-            Some(_) => self.found_by.or(found_by),
-            None => found_by.or(self.found_by),
-        };
-        match path.kind {
-            PathKind::Direct => {
-                self.direct_dials = 0;
-                self.time_to_direct.get_or_insert(t);
-                self.awaiting_handshake = None;
-                self.settled = None;
-            }
-            PathKind::Relayed => {
-                if self.time_to_direct.is_none() && self.attempts == self.introductions.attempts() {
-                    self.awaiting_handshake.get_or_insert(now);
-                }
-            }
-        }
-        self.actions.push_back(Action::Report(Event::Connected {
-            t,
-            peer: self.request.peer,
-            path,
-            found_by: found_by.or(self.found_by),
-        }));
-        self.is_doubtful = false;
-        self.path = Some(best);
-    }
-
-    /// A connection to the peer was closed, with this `farewell`; `best` is the path that is left.
-    pub(crate) fn handle_disconnected(
-        &mut self,
-        kind: PathKind,
-        farewell: Farewell,
-        reason: String,
-        best: Option<Path>,
-        now: Instant,
-    ) {
-        self.actions.push_back(Action::Report(Event::Disconnected {
-            t: now - self.started,
-            peer: self.request.peer,
-            kind,
-            reason: reason.clone(),
-        }));
-        self.is_doubtful = false;
-        self.path = best;
-        self.deadline = now + self.request.timeout;
-        if self.path.is_none() && !self.finished {
-            self.losses.lost(farewell, reason, now);
-            self.awaiting_handshake = None;
-            self.settled = None;
-            if kind == PathKind::Relayed {
-                // The attempts over this circuit prove nothing about the next circuit.
-                self.attempts = 0;
-                self.introductions.again();
-            }
-        }
-    }
-
-    /// Nothing is left, and the wait is over: begins again with what there is.
-    fn begin_again(&mut self, now: Instant) {
-        self.relays.retain(|relay| relay.found.is_none());
-        for relay in &mut self.relays {
-            relay.state = Circuit::Waiting;
-            relay.unreachable = None;
-        }
-        self.registered.clear();
-        self.lookup = Lookup::default();
-        self.local.again(now);
-        self.dial_direct();
-    }
-
-    /// Whether the dial looks for a path: it has none, and does not wait after the loss of one.
-    fn seeks(&self) -> bool {
-        self.path.is_none() && self.losses.waits_until().is_none()
-    }
-
-    /// The chosen path changed without a connection coming or going, or its figures did.
-    pub(crate) fn handle_path(&mut self, best: Path) {
-        self.path = Some(best);
-    }
-
-    /// The relay is being asked for the far hop of a circuit to the peer.
-    pub(crate) fn await_far_hop(&mut self, now: Instant) {
-        self.awaiting_far_hop = Some(now + FAR_HOP_WAIT);
-    }
-
-    /// The relay has reported the far hop, or it will not; `best` is the path with what is known.
-    pub(crate) fn handle_far_hop(&mut self, best: Option<Path>) {
-        self.awaiting_far_hop = None;
-        self.path = best;
-    }
-
     /// An attempt at a punch is over.
     pub(crate) fn handle_attempt(&mut self, attempt: Event) {
         self.awaiting_handshake = None;
+        if self.direct_lost.is_some() && !std::mem::replace(&mut self.counts_anew, true) {
+            // Those that led to the direct path have not failed.
+            self.attempts = 0;
+        }
         self.attempts += attempt.attempts();
-        if let Event::Punch { reason, .. } = &attempt {
+        if let Event::Punch { reason, .. } = &attempt
+            && !self.is_direct()
+            && *reason != Some(Reason::Superseded)
+        {
             self.last_reason = reason.or(self.last_reason);
         }
         self.actions.push_back(Action::Report(attempt));
@@ -488,8 +380,7 @@ impl Dialer {
     /// Looks for the peer where no relay is needed, as long as it is not direct.
     fn search_locally(&mut self, now: Instant) {
         self.local.elapse(now);
-        let is_direct = |path: &Path| path.kind == PathKind::Direct;
-        if self.path.as_ref().is_some_and(is_direct) || self.losses.waits_until().is_some() {
+        if self.is_direct() || self.losses.waits_until().is_some() {
             return;
         }
         if self.local.begin() {
@@ -502,12 +393,13 @@ impl Dialer {
 
     /// Draws the consequences of what is known at `now`.
     fn advance(&mut self, now: Instant) {
-        if self.path.is_none() && self.losses.answer().is_some() {
+        if self.path.is_none() && self.answer().is_some() {
             return self.finish(now);
         }
         if self.losses.begins_again(now) {
             self.begin_again(now);
         }
+        self.miss_pings(now);
         self.search_locally(now);
         self.redial_circuits(now);
         if self.seeks() && self.lookup.again(now) {
@@ -523,11 +415,7 @@ impl Dialer {
         }
         self.awaiting_far_hop = self.awaiting_far_hop.filter(|until| now < *until);
         self.awaiting_family = self.awaiting_family.filter(|until| now < *until);
-        let is_far_hop_settled = self.awaiting_far_hop.is_none()
-            || self
-                .path
-                .as_ref()
-                .is_some_and(|path| path.kind == PathKind::Direct);
+        let is_far_hop_settled = self.awaiting_far_hop.is_none() || self.is_direct();
         if self.is_content() {
             let kind = self.path.as_ref().map(|path| path.kind);
             if self.request.until == Until::Direct && self.pinged.is_some() && self.pinged != kind {

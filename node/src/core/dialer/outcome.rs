@@ -5,7 +5,7 @@ use std::time::Instant;
 use libp2p::Multiaddr;
 use p2pnode_transports::to_socket_addr;
 
-use super::{Action, Dialer, Until, circuit::Relay};
+use super::{Action, Caller, Dialer, Until, circuit::Relay};
 use crate::{
     core::{
         event::{Event, FoundBy, NotDirect, Outcome, Reached},
@@ -54,10 +54,7 @@ impl Dialer {
         let kind = self.path.as_ref().map(|path| path.kind);
         let (outcome, reason) = match kind {
             Some(PathKind::Direct) => (Reached::Direct, None),
-            Some(PathKind::Relayed) => {
-                let reason = self.relayed_reason().map(NotDirect::Punch);
-                (Reached::Relayed, reason)
-            }
+            Some(PathKind::Relayed) => (Reached::Relayed, self.relayed_reason()),
             None => {
                 let reason = NotDirect::Unreachable(self.unreachable_reason());
                 (Reached::Unreachable, Some(reason))
@@ -68,7 +65,11 @@ impl Dialer {
                 outcome,
                 t: now - self.started,
                 time_to_direct: self.time_to_direct.filter(|_| outcome == Reached::Direct),
-                attempts: self.attempts,
+                attempts: match self.direct_lost.is_some() && !self.counts_anew {
+                    true => 0,
+                    false => self.attempts,
+                },
+                pings: self.totals,
                 path: self.path.clone(),
                 reason,
                 found_by: self.found_by.filter(|_| self.path.is_some()),
@@ -76,19 +77,47 @@ impl Dialer {
             })));
     }
 
-    fn relayed_reason(&self) -> Option<Reason> {
+    fn relayed_reason(&self) -> Option<NotDirect> {
         if !self.punches {
-            return Some(Reason::Disabled);
+            return Some(NotDirect::Punch(Reason::Disabled));
         }
         if self.request.until == Until::Connected && self.settled.is_none() {
             return None;
         }
-        Some(self.settled.or(self.last_reason).unwrap_or(Reason::Timeout))
+        let failed = self.settled.or(self.last_reason);
+        Some(match (failed, &self.direct_lost) {
+            (None, Some(reason)) => {
+                NotDirect::Unreachable(format!("the direct path was lost: {reason}"))
+            }
+            (failed, _) => NotDirect::Punch(failed.unwrap_or(Reason::Timeout)),
+        })
+    }
+
+    /// Why the dial is over, if the peer has answered.
+    pub(super) fn answer(&self) -> Option<String> {
+        self.refusal().or_else(|| self.losses.closed())
+    }
+
+    /// What the peer's refusal is, if it refuses, and what to do.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let times = self.losses.refusals()?;
+        let named = match self.caller {
+            Some(Caller { id, is_throwaway }) => match is_throwaway {
+                false => format!("name this node, or it is full; add {id} there"),
+                true => format!(
+                    "name {id}, the throwaway identity of this command, or it is full; add that id there, or give --key FILE of an identity that is there"
+                ),
+            },
+            None => "name this node, or it is full".to_owned(),
+        };
+        Some(format!(
+            "refused: the peer closed {times} connections right after their handshakes: its access.allow does not {named}"
+        ))
     }
 
     /// Why the peer was not reached.
     pub(crate) fn unreachable_reason(&self) -> String {
-        if let Some(answer) = self.losses.answer() {
+        if let Some(answer) = self.answer() {
             return answer;
         }
         let mut reasons = self.errors.clone();

@@ -21,6 +21,7 @@ impl Dialer {
         self.deadline = now + INTERVAL + self.request.timeout;
         let seq = self.pings.answered();
         if seq <= self.request.pings {
+            self.totals.answered += 1;
             self.actions
                 .push_back(Action::Report(Event::Ping { seq, rtt, kind }));
         }
@@ -35,16 +36,34 @@ impl Dialer {
         };
         if is_loss
             && let Some(kind) = kind
-            && let Some((seq, missed)) = self.pings.missed()
-            && seq <= self.request.pings
+            && let Some(seq) = self.pings.under_way()
         {
-            let missed = Event::PingMissed { seq, missed, kind };
-            self.actions.push_back(Action::Report(missed));
+            self.report_missed(seq, kind, false);
         }
         if failure == PingFailure::Unsupported {
             self.pinged = self.path.as_ref().map(|path| path.kind);
         }
         self.pings.failed(failure);
+    }
+
+    /// Reports the pings that fell due while no path leads to the peer.
+    pub(super) fn miss_pings(&mut self, now: Instant) {
+        while let Some((seq, kind)) = self.pings.take_missed(now) {
+            self.report_missed(seq, kind, true);
+        }
+    }
+
+    fn report_missed(&mut self, seq: u32, kind: PathKind, no_path: bool) {
+        if seq > self.request.pings {
+            return;
+        }
+        self.totals.missed += 1;
+        self.actions.push_back(Action::Report(Event::PingMissed {
+            seq,
+            missed: self.totals.missed,
+            kind,
+            no_path,
+        }));
     }
 
     /// Whether the path is worth a ping: pings that have begun go on over the path that there is.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::core::peers::PathKind;
+
 /// From one ping to the next: `--count` counts in seconds.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -13,8 +15,9 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub(super) struct Pings {
     wanted: u32,
     answered: u32,
-    missed: u32,
     state: State,
+    /// While no path leads to the peer: when the next ping is missed, and the kind of the last path.
+    cut: Option<(Instant, PathKind)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +52,8 @@ impl Pings {
         Self {
             wanted: wanted.max(1),
             answered: 0,
-            missed: 0,
             state: State::Ready,
+            cut: None,
         }
     }
 
@@ -72,13 +75,37 @@ impl Pings {
         }
     }
 
-    /// A ping that is under way was missed. Returns the number that its answer would have had, and how many were missed.
-    pub(super) const fn missed(&mut self) -> Option<(u32, u32)> {
-        if !matches!(self.state, State::Sent(_)) {
-            return None;
+    /// The number of the ping that is under way, if one is.
+    pub(super) const fn under_way(&self) -> Option<u32> {
+        match self.state {
+            State::Sent(_) => Some(self.answered + 1),
+            State::Ready | State::After(_) => None,
         }
-        self.missed += 1;
-        Some((self.answered + 1, self.missed))
+    }
+
+    /// The last path is gone, which was of this kind: from now on each ping is missed that falls due.
+    pub(super) fn handle_cut(&mut self, kind: PathKind, now: Instant) {
+        if self.have_begun() && !self.are_done() {
+            let due = self.deadline().unwrap_or(now + INTERVAL);
+            self.cut = Some((due.max(now), kind));
+        }
+    }
+
+    /// There is a path.
+    pub(super) const fn handle_path(&mut self) {
+        self.cut = None;
+    }
+
+    /// Whether a ping has fallen due while no path leads to the peer. Returns its number, and the kind of the last path.
+    pub(super) fn take_missed(&mut self, now: Instant) -> Option<(u32, PathKind)> {
+        let (due, kind) = self.cut.take_if(|(due, _)| *due <= now)?;
+        self.cut = Some((due + INTERVAL, kind));
+        Some((self.answered + 1, kind))
+    }
+
+    /// When the next ping is missed, if no path leads to the peer.
+    pub(super) fn misses_at(&self) -> Option<Instant> {
+        self.cut.map(|(due, _)| due)
     }
 
     /// Whether a ping is to be sent now; if so it counts as sent.

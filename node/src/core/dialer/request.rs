@@ -34,6 +34,15 @@ pub struct Request {
     pub pings: u32,
 }
 
+/// The identity that a dial is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// Its id.
+    pub id: PeerId,
+    /// Whether it ends with the process.
+    pub is_throwaway: bool,
+}
+
 /// What the node is to do.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {

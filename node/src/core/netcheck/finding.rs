@@ -5,22 +5,31 @@ use crate::{
     core::{
         event::{NotDirect, Outcome, Reached},
         finding::{Finding, FindingId, Remedy},
+        search_report::{PortClass, SearchClass, SearchReport},
     },
     punch::Reason,
 };
 
 impl Report {
-    /// What stands in the way of a dial that ended so; `None` if it is direct, or if the look does not show it.
-    pub(crate) fn finding(&self, outcome: &Outcome) -> Option<Finding> {
+    /// What stands in the way of a dial that ended so, with this last search for ports; `None` if it is direct, or if nothing shows it.
+    pub(crate) fn finding(
+        &self,
+        outcome: &Outcome,
+        search: Option<&SearchReport>,
+    ) -> Option<Finding> {
         let reason = match (outcome.outcome, &outcome.reason) {
             (Reached::Direct, _) | (_, None) => return None,
             (Reached::Relayed | Reached::Unreachable, Some(reason)) => reason,
         };
-        self.in_the_way(reason)
+        self.in_the_way(reason, search)
     }
 
     /// The same for a peer that stays relayed for this reason.
-    pub(crate) fn in_the_way(&self, reason: &NotDirect) -> Option<Finding> {
+    pub(crate) fn in_the_way(
+        &self,
+        reason: &NotDirect,
+        search: Option<&SearchReport>,
+    ) -> Option<Finding> {
         if self.reaches() == Reaches::Nobody {
             let why = [
                 (Id::Range, FindingId::RangeBlocked),
@@ -66,15 +75,20 @@ impl Report {
         if self.verdict.is_hard() {
             let check = self.failed(Id::Nat)?;
             let ports = match check.nat?.allocation.kind {
-                AllocationKind::Random => "random ports",
-                AllocationKind::Block => "ports of a block",
-                AllocationKind::Sequential => "ports one after another",
+                AllocationKind::Random => PortClass::Random.words(),
+                AllocationKind::Block => PortClass::Block.words(),
+                AllocationKind::Sequential => PortClass::Sequential.words(),
                 AllocationKind::Preserved | AllocationKind::Unknown => {
                     "a port for each destination"
                 }
             };
             let text = format!("symmetric here: {ports}");
             return Some(of(check, FindingId::SymmetricHere, &text));
+        }
+        // What both sides have measured for a search replaces the guess that follows.
+        let class = search.filter(|search| !search.moves);
+        if let Some(class) = class.and_then(|search| search.class) {
+            return measured(class);
         }
         let timed_out = matches!(reason, NotDirect::Punch(Reason::Timeout));
         (timed_out && self.verdict.direct.contains(&PeerClass::EimApdf)).then(|| Finding {
@@ -97,6 +111,27 @@ impl Report {
         let failed = |check: &&Check| check.id == id && check.status == Status::Fail;
         self.checks.iter().find(failed)
     }
+}
+
+/// What the classes of a search say. If both NATs have one mapping for all destinations, they do not say what stands in the way.
+fn measured(class: SearchClass) -> Option<Finding> {
+    let symmetric = |ports| (ports != PortClass::Stable).then_some(ports);
+    let (id, side, ports, remedy) = match (symmetric(class.here), symmetric(class.there)) {
+        (Some(ports), _) => {
+            let remedy = Remedy::preserve_range();
+            (FindingId::SymmetricHere, "here", ports, remedy)
+        }
+        (None, Some(ports)) => {
+            let remedy = Remedy::look_there();
+            (FindingId::SymmetricThere, "there", ports, remedy)
+        }
+        (None, None) => return None,
+    };
+    Some(Finding {
+        id,
+        text: format!("symmetric {side}: {}", ports.words()),
+        remedy: Some(remedy),
+    })
 }
 
 fn of(check: &Check, id: FindingId, text: &str) -> Finding {

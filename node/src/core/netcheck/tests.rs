@@ -371,7 +371,7 @@ fn a_dial_that_stays_relayed_gets_the_finding_that_explains_it() {
     };
 
     let timeout = NotDirect::Punch(Reason::Timeout);
-    let found = |facts: &Facts, reason: &NotDirect| assess(facts).in_the_way(reason);
+    let found = |facts: &Facts, reason: &NotDirect| assess(facts).in_the_way(reason, None);
     let symmetric = found(&facts(vec![LAB[6].1.path(2)]), &timeout).unwrap();
     assert_eq!(
         (symmetric.id, symmetric.text.as_str()),
@@ -421,6 +421,64 @@ fn a_dial_that_stays_relayed_gets_the_finding_that_explains_it() {
         found(&blocked, &timeout).unwrap().id,
         FindingId::RelayUnreachable
     );
+}
+
+#[test]
+fn what_both_sides_have_measured_for_a_search_replaces_the_guess_about_the_other_side() {
+    use crate::{
+        core::{
+            event::NotDirect,
+            finding::FindingId,
+            search_report::{PortClass, SearchClass, SearchOutcome, SearchReport},
+        },
+        punch::Reason,
+    };
+
+    let report = assess(&facts(vec![LAB[3].1.path(2)]));
+    let found = |class: Option<(PortClass, PortClass)>, moves| {
+        let search = SearchReport {
+            peer: PeerId::random(),
+            class: class.map(|(here, there)| SearchClass {
+                here,
+                there,
+                confidence: None,
+            }),
+            took: Duration::ZERO,
+            sent: 0,
+            received: 0,
+            ignored: 0,
+            outcome: SearchOutcome::NotTried,
+            moves,
+            reason: None,
+        };
+        let timeout = NotDirect::Punch(Reason::Timeout);
+        let found = report.in_the_way(&timeout, Some(&search));
+        found.map(|finding| (finding.id, finding.text))
+    };
+    let (stable, random) = (PortClass::Stable, PortClass::Random);
+    assert_eq!(found(Some((stable, stable)), false), None);
+    for (here, there, id, text) in [
+        (
+            stable,
+            random,
+            FindingId::SymmetricThere,
+            "symmetric there: random ports",
+        ),
+        (
+            PortClass::Block,
+            stable,
+            FindingId::SymmetricHere,
+            "symmetric here: ports of a block",
+        ),
+    ] {
+        let expected = Some((id, text.to_owned()));
+        assert_eq!(found(Some((here, there)), false), expected);
+    }
+    // A search without classes, and one that moves a path, measure no NAT.
+    for (class, moves) in [(None, false), (Some((stable, stable)), true)] {
+        let guess = found(class, moves).map(|(id, _)| id);
+        assert_eq!(guess, Some(FindingId::SymmetricThere));
+    }
 }
 
 #[test]

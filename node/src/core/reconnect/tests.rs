@@ -18,34 +18,19 @@ fn poll(
     reconnector.poll_action()
 }
 
-struct Known {
-    reconnector: Reconnector,
-    peer: PeerId,
-    relays: [PeerId; 2],
-    now: Instant,
-}
+type Known = (Reconnector, PeerId, [PeerId; 2], Instant);
 
-/// A peer that was reached over the second of two relays.
+/// A peer that was reached over the second of two relays, and both.
 fn known() -> Known {
     let (peer, relays) = (PeerId::random(), [PeerId::random(), PeerId::random()]);
     let mut reconnector = Reconnector::default();
     reconnector.want(peer, Vec::new(), relays, Some(relays[1]));
-    Known {
-        reconnector,
-        peer,
-        relays,
-        now: Instant::now(),
-    }
+    (reconnector, peer, relays, Instant::now())
 }
 
 #[test]
 fn a_lost_peer_is_dialed_at_once_over_the_relay_that_led_to_it_last_and_then_over_the_next() {
-    let Known {
-        mut reconnector,
-        peer,
-        relays: [a, b],
-        now,
-    } = known();
+    let (mut reconnector, peer, [a, b], now) = known();
     assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
     reconnector.handle_lost(&peer, now, 0.0);
     assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, b));
@@ -64,12 +49,7 @@ fn a_lost_peer_is_dialed_at_once_over_the_relay_that_led_to_it_last_and_then_ove
 
 #[test]
 fn a_reset_brings_a_dial_at_once_and_the_next_one_a_backoff() {
-    let Known {
-        mut reconnector,
-        peer,
-        relays: [_, b],
-        now,
-    } = known();
+    let (mut reconnector, peer, [_, b], now) = known();
     let at: Multiaddr = "/ip4/192.0.2.7/udp/40000/quic-v1".parse().unwrap();
     // Its path became doubtful, and a circuit is under way.
     reconnector.handle_lost(&peer, now, 0.0);
@@ -92,12 +72,7 @@ fn a_reset_brings_a_dial_at_once_and_the_next_one_a_backoff() {
 
 #[test]
 fn a_circuit_that_takes_too_long_does_not_keep_the_next_relay_waiting() {
-    let Known {
-        mut reconnector,
-        peer,
-        relays: [a, b],
-        now,
-    } = known();
+    let (mut reconnector, peer, [a, b], now) = known();
     reconnector.handle_lost(&peer, now, 0.0);
     assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, b));
     let later = reconnector.poll_timeout().unwrap();
@@ -113,12 +88,7 @@ fn a_circuit_that_takes_too_long_does_not_keep_the_next_relay_waiting() {
 
 #[test]
 fn without_a_relay_that_is_ready_the_first_that_becomes_so_is_asked() {
-    let Known {
-        mut reconnector,
-        peer,
-        relays: [a, _],
-        now,
-    } = known();
+    let (mut reconnector, peer, [a, _], now) = known();
     reconnector.handle_lost(&peer, now, 0.0);
     assert_eq!(poll(&mut reconnector, now, |_| false, 0.0), None);
     assert_eq!(
@@ -147,12 +117,7 @@ fn without_a_relay_that_is_ready_the_first_that_becomes_so_is_asked() {
 
 #[test]
 fn a_peer_that_is_back_is_not_dialed_and_neither_is_one_that_nobody_wants() {
-    let Known {
-        mut reconnector,
-        peer,
-        now,
-        ..
-    } = known();
+    let (mut reconnector, peer, _, now) = known();
     reconnector.handle_lost(&peer, now, 0.0);
     reconnector.handle_connected(&peer, None, now);
     assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), None);
@@ -166,12 +131,7 @@ fn a_peer_that_is_back_is_not_dialed_and_neither_is_one_that_nobody_wants() {
 
 #[test]
 fn a_peer_that_is_lost_again_soon_after_it_was_found_is_dialed_later_and_later() {
-    let Known {
-        mut reconnector,
-        peer,
-        mut now,
-        ..
-    } = known();
+    let (mut reconnector, peer, _, mut now) = known();
     reconnector.handle_lost(&peer, now, 0.0);
     let mut waits = Vec::new();
     for _ in 0..4 {
@@ -195,12 +155,7 @@ fn a_peer_that_is_lost_again_soon_after_it_was_found_is_dialed_later_and_later()
 
 #[test]
 fn the_relay_that_led_to_the_peer_last_comes_first() {
-    let Known {
-        mut reconnector,
-        peer,
-        relays: [a, _],
-        now,
-    } = known();
+    let (mut reconnector, peer, [a, _], now) = known();
     reconnector.handle_connected(&peer, Some(a), now);
     reconnector.handle_lost(&peer, now, 0.0);
     assert_eq!(poll(&mut reconnector, now, |_| true, 0.0), circuit(peer, a));
@@ -221,12 +176,7 @@ fn given_addresses_are_dialed_in_each_round_also_without_any_relay() {
 
 /// Has a lost peer searched for this long, whose circuits fail at once. Returns when they were asked for, and what was reported.
 fn search(known: Known, jitter: f64, until: Duration) -> (Vec<Duration>, Vec<(Duration, Change)>) {
-    let Known {
-        mut reconnector,
-        peer,
-        now: start,
-        ..
-    } = known;
+    let (mut reconnector, peer, _, start) = known;
     reconnector.handle_lost(&peer, start, jitter);
     let (mut now, mut dials, mut changes) = (start, Vec::new(), Vec::new());
     while now < start + until {
@@ -248,7 +198,7 @@ fn search(known: Known, jitter: f64, until: Duration) -> (Vec<Duration>, Vec<(Du
 fn a_peer_that_stays_away_is_dialed_for_ever_and_ever_less_often() {
     for jitter in [0.0, 0.5, 0.9] {
         let known = known();
-        let peer = known.peer;
+        let peer = known.1;
         let (dials, changes) = search(known, jitter, Duration::from_secs(86_400));
         let [(at, Change::Paused(paused, Pause::NoAnswer))] = changes[..] else {
             panic!("{changes:?}");
@@ -280,12 +230,7 @@ fn a_peer_that_stays_away_is_dialed_for_ever_and_ever_less_often() {
 #[test]
 fn a_peer_that_has_closed_its_path_is_left_alone_and_then_dialed() {
     for jitter in [0.0, 1.0] {
-        let Known {
-            mut reconnector,
-            peer,
-            relays: [_, b],
-            now,
-        } = known();
+        let (mut reconnector, peer, [_, b], now) = known();
         reconnector.handle_left(&peer, now, jitter);
         assert_eq!(poll(&mut reconnector, now, |_| true, jitter), None);
         let at = reconnector.poll_timeout().unwrap();
@@ -299,12 +244,7 @@ fn a_peer_that_has_closed_its_path_is_left_alone_and_then_dialed() {
 
 #[test]
 fn a_dial_takes_over_and_one_that_fails_does_not_end_the_search() {
-    let Known {
-        mut reconnector,
-        peer,
-        relays: [_, b],
-        now,
-    } = known();
+    let (mut reconnector, peer, [_, b], now) = known();
     reconnector.handle_lost(&peer, now, 0.0);
     reconnector.handle_dial(&peer);
     let later = now + Duration::from_secs(30);
@@ -349,12 +289,7 @@ proptest! {
 
 #[test]
 fn a_peer_that_closes_two_connections_before_it_answers_refuses_until_one_is_good() {
-    let Known {
-        mut reconnector,
-        peer,
-        relays: [a, _],
-        now,
-    } = known();
+    let (mut reconnector, peer, [a, _], now) = known();
     let refuses = |reconnector: &Reconnector| reconnector.lost().map(|lost| lost.refuses).next();
     // A circuit that the peer closes looks like a lost one, too.
     reconnector.handle_lost(&peer, now, 0.0);
@@ -363,5 +298,19 @@ fn a_peer_that_closes_two_connections_before_it_answers_refuses_until_one_is_goo
         reconnector.handle_lost(&peer, now, 0.0);
         reconnector.handle_refusal(&peer, is_refusal);
         assert_eq!(refuses(&reconnector), Some(expected));
+    }
+}
+
+#[test]
+fn a_peer_that_was_back_is_lost_since_its_last_loss_and_one_that_only_refused_since_the_first() {
+    for (refuses, expected) in [(false, Duration::from_secs(40)), (true, Duration::ZERO)] {
+        let (mut reconnector, peer, [a, _], now) = known();
+        reconnector.handle_lost(&peer, now, 0.0);
+        let again = now + Duration::from_secs(40);
+        reconnector.handle_connected(&peer, Some(a), again - Duration::from_secs(8));
+        reconnector.handle_lost(&peer, again, 0.0);
+        reconnector.handle_refusal(&peer, refuses);
+        let since = reconnector.lost().map(|lost| lost.since - now).next();
+        assert_eq!(since, Some(expected));
     }
 }

@@ -15,7 +15,7 @@ use super::{
     dial::Dial, interface::Lookup,
 };
 use crate::core::{
-    dialer::{self, Candidate, Dialer, LocalFailure, PingFailure, Request, Until},
+    dialer::{self, Caller, Candidate, Dialer, LocalFailure, PingFailure, Request, Until},
     event,
     introductions::IntroductionRequest,
     liveness::{Farewell, Verdict},
@@ -50,6 +50,10 @@ impl NodeState {
             self.relays.handle_hint(now);
         }
         let mut dialer = Dialer::new(request, relays, self.punches, now);
+        dialer.call_as(Caller {
+            id: self.local,
+            is_throwaway: self.is_throwaway,
+        });
         dialer.search(self.sources, now);
         for (relay, trouble) in troubles {
             dialer.handle_relay_trouble(relay, trouble);
@@ -168,6 +172,9 @@ impl NodeState {
                         .want(peer, dialer.addrs(), dialer.relays(), last);
                 }
                 None => {
+                    if let Some(reason) = dialer.refusal() {
+                        self.refusals.handle_refused(peer, reason, now);
+                    }
                     let jitter = self.rng.f64();
                     self.reconnector.handle_dial_failed(&peer, now, jitter);
                     self.events.push_back(Event::Unwanted(peer));

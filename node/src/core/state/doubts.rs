@@ -32,6 +32,7 @@ impl NodeState {
     /// A connection has answered.
     pub(super) fn on_answered(&mut self, peer: PeerId, connection: ConnectionId, now: Instant) {
         self.relays.handle_answered(connection);
+        self.refusals.handle_answered(&peer);
         for dialer in self.dials_of(peer) {
             dialer.handle_trust();
         }

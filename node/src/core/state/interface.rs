@@ -33,6 +33,8 @@ use crate::{
 pub(crate) struct Settings {
     /// The node itself.
     pub(crate) local: PeerId,
+    /// Whether that is an identity that ends with the process.
+    pub(crate) is_throwaway: bool,
     /// Its relays, in the order of preference.
     pub(crate) relays: Vec<RelayAddr>,
     /// On how many of them it holds a reservation.

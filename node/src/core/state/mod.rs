@@ -69,6 +69,7 @@ use crate::core::{
     peers::{Path, PathCause, PeerTable},
     port_search::{Aging, SearchReport, Searches},
     reconnect::Reconnector,
+    refusals::Refusals,
     registrar::Registrar,
     relays::RelayKeeper,
     tokens::Tokens,
@@ -89,6 +90,7 @@ pub(crate) use interface::{
 #[derive(Debug)]
 pub(crate) struct NodeState {
     local: PeerId,
+    is_throwaway: bool,
     port_range: PortRange,
     punches: bool,
     introducers: BTreeSet<PeerId>,
@@ -135,6 +137,8 @@ pub(crate) struct NodeState {
     keeper: Keeper,
     /// The peers of services, and whether one names them.
     serving: BTreeMap<PeerId, bool>,
+    /// Peers that have refused the last dial that they answered.
+    refusals: Refusals,
     registrar: Registrar,
     /// Registrations under way, and where.
     registrations: BTreeMap<QueryId, PeerId>,
@@ -165,6 +169,7 @@ impl NodeState {
     pub(crate) fn new(settings: Settings, now: Instant) -> Self {
         let Settings {
             local,
+            is_throwaway,
             relays,
             reservations,
             family,
@@ -181,6 +186,7 @@ impl NodeState {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut state = Self {
             local,
+            is_throwaway,
             port_range,
             punches,
             introducers,
@@ -213,6 +219,7 @@ impl NodeState {
             reconnector: Reconnector::default(),
             keeper: Keeper::default(),
             serving: BTreeMap::new(),
+            refusals: Refusals::default(),
             registrar: Registrar::default(),
             registrations: BTreeMap::new(),
             lookups: BTreeMap::new(),

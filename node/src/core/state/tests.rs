@@ -59,6 +59,7 @@ fn settings(relays: &[RelayAddr]) -> Settings {
         searches: true,
         rotate: Rotate::Auto,
         local: PeerId::random(),
+        is_throwaway: false,
         relays: relays.to_vec(),
         reservations: 0,
         family: FamilyPolicy::Auto,

@@ -9,7 +9,10 @@ use super::NodeState;
 #[cfg(test)]
 use super::{Inquiries, Introductions, Joins, Liveness, Purpose};
 use crate::{
-    core::{peers::PeerTable, port_search::SearchReport, reconnect::Lost, relays::RelayKeeper},
+    core::{
+        peers::PeerTable, port_search::SearchReport, reconnect::Lost, refusals::Refused,
+        relays::RelayKeeper,
+    },
     punch::Reason,
 };
 
@@ -86,6 +89,15 @@ impl NodeState {
         let lost = self.reconnector.lost();
         // The path of a peer that is searched may be doubtful only.
         lost.filter(|lost| self.peers.best(&lost.peer).is_none())
+    }
+
+    /// The peers that have refused the last dial that they took, and that are neither connected nor wanted.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = (&PeerId, &Refused)> {
+        let is_known =
+            |peer: &PeerId| self.peers.best(peer).is_some() || self.reconnector.is_wanted(peer);
+        self.refusals
+            .iter()
+            .filter(move |(peer, _)| !is_known(peer))
     }
 
     /// How the last search for ports with a peer has ended.

@@ -1,20 +1,22 @@
 //! A node's state on a screen of `status --watch`.
 
+use std::time::Duration;
+
 use p2pnode_daemon::{
     control::Shown,
-    screen::{Cell, Past, Tone, View},
+    screen::{Cell, PAST_HEAD, Past, Tone, View},
 };
 
 use super::{
     columns::size,
     short,
-    table::{how, mapping_line, ports, rtt, since, state},
+    table::{exposed_line, how, mapping_line, ports, rtt, since, state},
 };
 use crate::{
     core::{json, peers::PathKind},
     observe::status::{
-        ForwardStatus, LostStatus, PathStatus, PeerStatus, RelayStatus, ServiceStatus,
-        SessionStatus, Status,
+        ForwardStatus, LostStatus, PathStatus, PeerStatus, RefusedStatus, RelayStatus,
+        ServiceStatus, SessionStatus, Status,
     },
 };
 
@@ -41,13 +43,17 @@ impl Shown for Status {
         for mapping in &self.mappings {
             view.fact("mapped", mapping_line(mapping));
         }
+        for exposed in &self.exposed {
+            view.fact("exposed", exposed_line(exposed));
+        }
         let relays = self.relays.iter().map(|of| relay(of, past));
-        view.table(["RELAY", "STATE", "OVER", "RTT", "LAST 10 S"], relays);
+        view.table(["RELAY", "STATE", "OVER", "RTT", PAST_HEAD], relays);
         let peers = self.peers.iter().map(|of| peer(of, self, past));
         let lost = self.lost.iter().map(|of| missing(of, self));
-        let rows: Vec<_> = peers.chain(lost).collect();
+        let refused = self.refused.iter().map(|of| refusing(of, self));
+        let rows: Vec<_> = peers.chain(lost).chain(refused).collect();
         view.table(
-            ["PEER", "PATH", "OVER", "RTT", "LAST 10 S", "SINCE", "HOW"],
+            ["PEER", "PATH", "OVER", "RTT", PAST_HEAD, "SINCE", "HOW"],
             rows,
         );
         view.table(
@@ -142,15 +148,29 @@ fn peer(peer: &PeerStatus, status: &Status, past: &mut Past) -> [Cell; 7] {
 }
 
 fn missing(of: &LostStatus, status: &Status) -> [Cell; 7] {
+    without_path(&of.peer, "lost", of.since, of.fate(), status)
+}
+
+fn refusing(of: &RefusedStatus, status: &Status) -> [Cell; 7] {
+    without_path(&of.peer, "refuses", of.since, of.reason.clone(), status)
+}
+
+fn without_path(
+    peer: &libp2p::PeerId,
+    state: &str,
+    since_when: Duration,
+    why: String,
+    status: &Status,
+) -> [Cell; 7] {
     let [none, empty, blank] = ["", "", ""].map(Cell::from);
     [
-        name(&of.peer, status).into(),
-        Cell::new("lost", Tone::Bad),
+        name(peer, status).into(),
+        Cell::new(state, Tone::Bad),
         none,
         empty,
         blank,
-        since(of.since).into(),
-        of.fate().into(),
+        since(since_when).into(),
+        why.into(),
     ]
 }
 

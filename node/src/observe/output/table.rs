@@ -14,7 +14,9 @@ use crate::{
         json,
         peers::{How, PathKind},
     },
-    observe::status::{MappingStatus, PathStatus, PeerStatus, RelayStatus, Status, Why},
+    observe::status::{
+        ExposeStatus, MappingStatus, PathStatus, PeerStatus, RelayStatus, Status, Why,
+    },
 };
 
 /// The whole node; in colour for a terminal.
@@ -36,11 +38,17 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
     for mapping in &status.mappings {
         let _ = writeln!(text, "mapped  {}", mapping_line(mapping));
     }
+    for exposed in &status.exposed {
+        let _ = writeln!(text, "exposed {}", exposed_line(exposed));
+    }
     for relay in &status.relays {
         let _ = writeln!(text, "relay   {}", relay_line(relay));
     }
     for lost in &status.lost {
         let _ = writeln!(text, "lost    {lost}");
+    }
+    for refused in &status.refused {
+        let _ = writeln!(text, "refuses {refused}");
     }
     text.push('\n');
     let mut rows = vec![["PEER", "PATH", "HOP", "RTT", "SINCE", "HOW"].map(str::to_owned)];
@@ -73,7 +81,19 @@ pub(super) fn mapping_line(mapping: &MappingStatus) -> String {
             mapping.method.witness()
         ),
     };
-    format!("{protocol} {} to {at} ({method})", mapping.port)
+    let name = mapping.name.as_ref().map(|name| format!(" ({name})"));
+    let name = name.unwrap_or_default();
+    format!("{protocol} {}{name} to {at} ({method})", mapping.port)
+}
+
+/// A port that leads to a target.
+pub(super) fn exposed_line(exposed: &ExposeStatus) -> String {
+    let (name, protocol) = (&exposed.name, exposed.protocol.name());
+    let port = exposed.port.map_or_else(
+        || "no port of the range is free".to_owned(),
+        |port| port.to_string(),
+    );
+    format!("{name}: {protocol} {port}, to {}", exposed.target)
 }
 
 /// Why a peer's path is what it is.
@@ -295,9 +315,11 @@ mod tests {
             port_range: "40000-40050".parse().unwrap(),
             punch_ports: BTreeMap::from([((Transport::Quic, Family::Ip4), 40017)]),
             mappings: Vec::new(),
+            exposed: Vec::new(),
             relays: Vec::new(),
             peers,
             lost: Vec::new(),
+            refused: Vec::new(),
             names: BTreeMap::new(),
             services: Vec::new(),
             forwards: Vec::new(),
@@ -340,6 +362,20 @@ mod tests {
         assert!(
             screen.iter().all(|line| line.chars().count() <= 80),
             "{screen:?}"
+        );
+        for columns in 1..=80 {
+            let lines = known.view(&mut Past::default()).lines(columns, 24, false);
+            let fits = |line: &String| line.chars().count() <= columns.max(4);
+            assert!(lines.iter().all(fits), "{columns}: {lines:?}");
+        }
+        let narrow = known.view(&mut Past::default()).lines(40, 24, false);
+        assert_eq!(
+            narrow[3..],
+            [
+                "PEER     PATH     OVER     RTT    HOW",
+                "12D…w..  relayed  qui…own  12 ms  dia…8s",
+                "12D…b..  direct   qui…ip4  12 ms  pun…ed",
+            ]
         );
         assert_eq!(
             screen[3..],

@@ -6,7 +6,7 @@ use libp2p::PeerId;
 
 use crate::{
     core::{
-        event::{Event, NotDirect, Outcome, Pause, Reached},
+        event::{Event, NotDirect, Outcome, Pause, PingTotals, Reached},
         finding::Finding,
         json::to_millis,
         mappings::{MappingState, Method},
@@ -161,10 +161,18 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
             "resumed",
             &format!("the search for {}: a relay is reachable", short(peer)),
         ),
-        Event::PingMissed { seq, missed, kind } => format!(
-            "{:11}  {:9} {seq}: no answer over the {kind} path ({missed} missed)",
-            "", "ping",
-        ),
+        Event::PingMissed {
+            seq,
+            missed,
+            kind,
+            no_path,
+        } => {
+            let why = match no_path {
+                true => "no path leads to the peer".to_owned(),
+                false => format!("no answer over the {kind} path"),
+            };
+            format!("{:11}  {:9} {seq}: {why} ({missed} missed)", "", "ping")
+        }
         Event::Ping { seq, rtt, kind } => format!(
             "{:11}  {:9} {seq}: {:.1} ms over the {kind} path",
             "",
@@ -173,6 +181,7 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
         ),
         Event::Result(outcome) => {
             let mut text = result(outcome);
+            text += &totals(outcome.pings);
             if let Some(finding) = &outcome.finding {
                 let what = match outcome.outcome {
                     Reached::Direct => "on the path",
@@ -233,7 +242,6 @@ pub(super) fn search(report: &SearchReport) -> String {
     text
 }
 
-/// The last line: how the peer was reached, or why it was not.
 /// What stands in the way, and what mends it, behind a line of text.
 pub(crate) fn in_the_way(finding: &Finding) -> String {
     let mut text = format!(": {}", finding.text);
@@ -246,6 +254,7 @@ pub(crate) fn in_the_way(finding: &Finding) -> String {
     text
 }
 
+/// The last line: how the peer was reached, or why it was not.
 fn result(outcome: &Outcome) -> String {
     let path = outcome.path.as_ref();
     let how = path.map(|path| path.to_string()).unwrap_or_default();
@@ -274,22 +283,34 @@ fn result(outcome: &Outcome) -> String {
             }
             text
         }
-        Reached::Relayed => match outcome.reason {
+        Reached::Relayed => match &outcome.reason {
             Some(NotDirect::Punch(reason)) => format!(
                 "relayed, not direct: {}{} ({}): {how}; see `p2pnode explain {reason}`",
                 plain(reason),
-                explain(reason),
-                attempts(outcome.attempts, reason),
+                explain(*reason),
+                attempts(outcome.attempts, *reason),
             ),
-            Some(NotDirect::Unreachable(_)) | None => {
-                format!("relayed after {} ms: {how}", outcome.t.as_millis())
+            Some(NotDirect::Unreachable(reason)) => {
+                let t = outcome.t.as_millis();
+                format!("relayed after {t} ms: {how}; {reason}")
             }
+            None => format!("relayed after {} ms: {how}", outcome.t.as_millis()),
         },
         Reached::Unreachable => match &outcome.reason {
             Some(reason) => format!("unreachable: {reason}"),
             None => "unreachable".to_owned(),
         },
     }
+}
+
+/// The pings of a dial, if one was missed.
+fn totals(pings: PingTotals) -> String {
+    let PingTotals { answered, missed } = pings;
+    if pings.is_whole() {
+        return String::new();
+    }
+    let loss = 100.0 * f64::from(missed) / f64::from(answered.saturating_add(missed));
+    format!("; pings: {answered} answered, {missed} missed ({loss:.0} % loss)")
 }
 
 fn explain_pause(pause: Pause) -> &'static str {
@@ -375,6 +396,7 @@ mod tests {
             reason: None,
             found_by: None,
             finding: None,
+            pings: PingTotals::default(),
         };
         assert_eq!(
             line(&Event::Result(outcome), None),
@@ -395,6 +417,7 @@ mod tests {
             )),
             found_by: None,
             finding: None,
+            pings: PingTotals::default(),
         };
         assert_eq!(
             line(&Event::Result(outcome), None),

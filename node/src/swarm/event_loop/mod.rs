@@ -332,6 +332,11 @@ impl EventLoop {
             served,
             state: &self.state,
             names: self.names.borrow(),
+            exposed: self
+                .mapped
+                .as_ref()
+                .map(link::Link::exposed)
+                .unwrap_or_default(),
             punches: &self.swarm.behaviour().punch,
             now: Instant::now(),
         }

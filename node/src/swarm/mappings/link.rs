@@ -9,7 +9,10 @@ use p2pnode_protocol::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::mappings::{Claim, RouterFacts, Unchecked};
+use crate::{
+    core::mappings::{Claim, RouterFacts, Unchecked},
+    observe::status::ExposeStatus,
+};
 
 /// What a relay answers, or why it does not.
 type Answered = Result<Answer, Unchecked>;
@@ -38,6 +41,7 @@ pub(crate) struct Link {
     asks: mpsc::Receiver<Ask>,
     claims: watch::Receiver<Vec<Claim>>,
     router: watch::Receiver<RouterFacts>,
+    exposed: watch::Receiver<Vec<ExposeStatus>>,
     exchanges: Asking<oneshot::Sender<Answered>, Probe>,
 }
 
@@ -46,11 +50,13 @@ impl Link {
         asks: mpsc::Receiver<Ask>,
         claims: watch::Receiver<Vec<Claim>>,
         router: watch::Receiver<RouterFacts>,
+        exposed: watch::Receiver<Vec<ExposeStatus>>,
     ) -> Self {
         Self {
             asks,
             claims,
             router,
+            exposed,
             exchanges: Asking::default(),
         }
     }
@@ -58,6 +64,11 @@ impl Link {
     /// What the router has shown.
     pub(crate) fn router(&self) -> RouterFacts {
         self.router.borrow().clone()
+    }
+
+    /// The ports that lead to targets.
+    pub(crate) fn exposed(&self) -> Vec<ExposeStatus> {
+        self.exposed.borrow().clone()
     }
 
     /// Sends a request on a stream that is being opened.

@@ -43,6 +43,7 @@ use crate::{
         Action, Checked, Claim, Entry, Event, Exposure, ExposureState, Gateway, Inside, Mappings,
         Method, RouterFacts, Wait, changes,
     },
+    observe::status::ExposeStatus,
     swarm::netcheck::Plan,
 };
 
@@ -88,6 +89,7 @@ impl Mapper {
         let (claims, claimed) = watch::channel(Vec::new());
         let (router, named) = watch::channel(RouterFacts::default());
         let (exposes, exposed) = mpsc::channel(ASKS);
+        let (shown, seen) = watch::channel(Vec::new());
         let keeper = Keeper {
             mappings: Mappings::new(methods, seed),
             keeps_punch: config.mode != MappingMode::Off,
@@ -95,6 +97,7 @@ impl Mapper {
                 asks,
                 claims,
                 router,
+                exposed: shown,
                 checks: JoinSet::new(),
             },
             sinks: Sinks::start(&config.publish, &sockets, label),
@@ -108,7 +111,7 @@ impl Mapper {
         let task = tokio::spawn(keeper.run(exposed, stopped));
         (
             Self { stop, task },
-            Link::new(asked, claimed, named),
+            Link::new(asked, claimed, named, seen),
             exposes,
         )
     }
@@ -129,6 +132,8 @@ struct Outside {
     claims: watch::Sender<Vec<Claim>>,
     /// What the router has shown.
     router: watch::Sender<RouterFacts>,
+    /// The ports that lead to targets.
+    exposed: watch::Sender<Vec<ExposeStatus>>,
     checks: JoinSet<(Check, Checked)>,
 }
 
@@ -326,6 +331,7 @@ impl Keeper {
         self.outside
             .router
             .send_replace(self.mappings.router().clone());
+        self.show_exposed();
         let now: Vec<Claim> = self.mappings.claims().collect();
         let before = self.outside.claims.borrow().clone();
         if now == before {
@@ -358,6 +364,20 @@ impl Keeper {
         self.sinks.show(entries.collect());
         // An error means that the event loop has ended.
         let _ = self.outside.claims.send(now);
+    }
+
+    /// Lets the event loop know which ports lead where.
+    fn show_exposed(&self) {
+        let open = self.exposed.iter();
+        let open = open.map(|open| (&open.port.expose, Some(open.port.inside.port)));
+        let all = open.chain(self.missing.iter().map(|expose| (expose, None)));
+        let status = all.map(|(expose, port)| ExposeStatus {
+            name: expose.name.to_string(),
+            protocol: expose.protocol,
+            port,
+            target: expose.target.to_string(),
+        });
+        self.outside.exposed.send_replace(status.collect());
     }
 
     fn report_to(&self, inside: Inside, mut report: Exposure) {

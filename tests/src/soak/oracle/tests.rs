@@ -35,7 +35,7 @@ fn seen(at: u64, json: Value) -> Seen {
 fn are_true(facts: &Facts, events: &[(u64, Value)]) -> Vec<bool> {
     let judge = |(at, json): &(u64, Value)| {
         let events = [seen(*at, json.clone())];
-        facts.judge_node(Side::A, &events).is_empty()
+        facts.judge_node(Side::A, &[], &events).is_empty()
     };
     events.iter().map(judge).collect()
 }
@@ -137,7 +137,7 @@ fn a_connection_ends_for_a_cause_or_because_another_one_is_there() {
     };
     let closed = |kind: &str| ends(kind, "closed");
     let calm = facts(&[]);
-    let findings = |events: &[Seen]| calm.judge_node(Side::A, events).len();
+    let findings = |events: &[Seen]| calm.judge_node(Side::A, &[], events).len();
     let [relayed, direct] = ["relayed", "direct"].map(|kind| seen(1, connected(kind)));
     assert_eq!(
         findings(&[relayed.clone(), direct.clone(), closed("relayed")]),
@@ -148,11 +148,14 @@ fn a_connection_ends_for_a_cause_or_because_another_one_is_there() {
         0
     );
     assert_eq!(findings(&[relayed.clone(), closed("relayed")]), 1);
+    let before = [direct.clone()];
+    let surplus = [relayed.clone(), closed("relayed")];
+    assert_eq!(calm.judge_node(Side::A, &before, &surplus), []);
     assert_eq!(findings(&[relayed, direct.clone(), closed("direct")]), 1);
     let cut = facts(&[(Fault::PathCut, 5, 10)]);
     let findings = |reason: &str| {
         let events = [direct.clone(), ends("direct", reason)];
-        cut.judge_node(Side::A, &events).len()
+        cut.judge_node(Side::A, &[], &events).len()
     };
     let reasons = ["no answer to pings", "closed", "shutting down"];
     assert_eq!(reasons.map(findings), [0, 1, 1]);
@@ -165,7 +168,7 @@ fn what_cannot_be_is_not_claimed() {
         json!({"event": "connected", "peer": "A", "path": {"kind": "direct", "relay": null, "hops": hops}})
     };
     let facts = facts(&[(Fault::LinkSilent(Side::B), 10, 30)]);
-    let by_b = |at, json| facts.judge_node(Side::B, &[seen(at, json)]).is_empty();
+    let by_b = |at, json| facts.judge_node(Side::B, &[], &[seen(at, json)]).is_empty();
     assert!(by_b(5, connected("198.18.0.1:40000")));
     assert!(!by_b(20, connected("198.18.0.1:40000")), "its link is down");
     assert!(!by_b(5, connected("198.18.0.200:40000")), "not yet");

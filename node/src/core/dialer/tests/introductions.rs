@@ -11,7 +11,7 @@ fn begin(dialer: &mut Dialer, now: Instant) -> Vec<Action> {
         .collect()
 }
 
-fn punch(outcome: AttemptEnd) -> Event {
+pub(super) fn punch(outcome: AttemptEnd, reason: Option<Reason>) -> Event {
     Event::Punch {
         t: Duration::ZERO,
         peer: PeerId::random(),
@@ -21,7 +21,7 @@ fn punch(outcome: AttemptEnd) -> Event {
         sent: Vec::new(),
         received: Vec::new(),
         outcome,
-        reason: None,
+        reason,
     }
 }
 
@@ -72,7 +72,7 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
     let mut failed = asked();
     failed.handle_introduction_reply(IntroductionResponse::Punches);
     assert!(result(&refused(&mut failed)).is_none());
-    failed.handle_introduced_attempt(punch(AttemptEnd::Failed));
+    failed.handle_introduced_attempt(punch(AttemptEnd::Failed, None));
     let actions = drain(&mut failed, now);
     let outcome = result(&actions).unwrap();
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_dial_whose_circuit_is_refused_waits_for_the_introduction_and_its_punch() {
     let mut direct = asked();
     refused(&mut direct);
     direct.handle_introduction_reply(IntroductionResponse::Punches);
-    direct.handle_introduced_attempt(punch(AttemptEnd::Direct));
+    direct.handle_introduced_attempt(punch(AttemptEnd::Direct, None));
     let path = Path {
         how: How::Punched,
         ..path(PathKind::Direct, None)
@@ -110,7 +110,7 @@ fn of_the_two_connections_of_a_punch_the_second_came_of_what_led_to_the_first() 
     };
     let (first, second) = (connected(How::Accepted), connected(How::Punched));
     dialer.handle_connected(first.clone(), first, now);
-    dialer.handle_introduced_attempt(punch(AttemptEnd::Direct));
+    dialer.handle_introduced_attempt(punch(AttemptEnd::Direct, None));
     drain(&mut dialer, now);
     dialer.handle_disconnected(
         PathKind::Direct,
@@ -134,7 +134,7 @@ fn the_handshake_is_waited_for_though_an_introduction_has_failed_before() {
     let mut dialer = Dialer::new(request(Until::Direct, 0), [relay], true, now);
     dialer.handle_relay_ready(relay, now);
     dialer.handle_introduction_reply(IntroductionResponse::Punches);
-    dialer.handle_introduced_attempt(punch(AttemptEnd::Failed));
+    dialer.handle_introduced_attempt(punch(AttemptEnd::Failed, None));
     let relayed = path(PathKind::Relayed, Some(relay));
     dialer.handle_connected(relayed.clone(), relayed.clone(), now);
     assert!(result(&drain(&mut dialer, now)).is_none());

@@ -1,6 +1,7 @@
 //! When pings are sent, and what their answers are worth.
 
-use super::*;
+use super::{introductions::punch, *};
+use crate::punch::AttemptEnd;
 
 #[test]
 fn pings_go_on_over_a_new_circuit_after_the_last_path_was_lost() {
@@ -90,7 +91,13 @@ fn a_ping_that_was_missed_is_not_counted_and_followed_by_another() {
     let (mut dialer, direct, now) = pinging(1);
     dialer.handle_ping_failed(PingFailure::Missed, Some(PathKind::Direct));
     let (seq, missed, kind) = (1, 1, PathKind::Direct);
-    let missed = Action::Report(Event::PingMissed { seq, missed, kind });
+    let no_path = false;
+    let missed = Action::Report(Event::PingMissed {
+        seq,
+        missed,
+        kind,
+        no_path,
+    });
     assert_eq!(drain(&mut dialer, now), [missed]);
     let later = dialer.poll_timeout().unwrap();
     assert_eq!(later - now, Duration::from_secs(1));
@@ -171,4 +178,83 @@ fn a_time_that_is_shorter_than_the_pings_are_apart_is_enough_for_all_of_them() {
     }
     assert!(result(&drain(&mut dialer, now)).is_some());
     assert_eq!(now - start, Duration::from_secs(3));
+}
+
+#[test]
+fn while_no_path_leads_to_the_peer_each_ping_is_missed_that_falls_due_and_the_totals_are_those_reported()
+ {
+    let (relay, mut now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 4), [relay], true, now);
+    let direct = path(PathKind::Direct, None);
+    dialer.handle_connected(direct.clone(), direct.clone(), now);
+    drain(&mut dialer, now);
+    dialer.handle_ping(Duration::from_millis(5), direct.clone(), now);
+    drain(&mut dialer, now);
+    now += Duration::from_secs(1);
+    assert_eq!(drain(&mut dialer, now), [Action::Ping]);
+    dialer.handle_ping_failed(PingFailure::Lost, Some(PathKind::Direct));
+    let lost = "no answer to pings".to_owned();
+    dialer.handle_disconnected(PathKind::Direct, Farewell::Lost, lost, None, now);
+    let of = |action: &Action| {
+        let Action::Report(Event::PingMissed {
+            seq: 2,
+            missed,
+            kind: PathKind::Direct,
+            no_path,
+        }) = action
+        else {
+            return None;
+        };
+        Some((*missed, *no_path))
+    };
+    let missed = |actions: &[Action]| actions.iter().filter_map(of).collect::<Vec<_>>();
+    assert_eq!(missed(&drain(&mut dialer, now)), [(1, false)]);
+    for number in 2..5 {
+        now += Duration::from_millis(999);
+        assert_eq!(missed(&drain(&mut dialer, now)), []);
+        now += Duration::from_millis(1);
+        assert!(dialer.poll_timeout().is_some_and(|at| at <= now));
+        assert_eq!(missed(&drain(&mut dialer, now)), [(number, true)]);
+    }
+    // The next path is used at once, and nothing is missed over it.
+    dialer.handle_connected(direct.clone(), direct.clone(), now);
+    assert!(drain(&mut dialer, now).contains(&Action::Ping));
+    let later = now + Duration::from_secs(2);
+    assert_eq!(drain(&mut dialer, later), []);
+    now = later;
+    loop {
+        dialer.handle_ping(Duration::from_millis(5), direct.clone(), now);
+        let actions = drain(&mut dialer, now);
+        if let Some(outcome) = result(&actions) {
+            let (answered, missed) = (4, 4);
+            assert_eq!(outcome.pings, PingTotals { answered, missed });
+            return;
+        }
+        now += Duration::from_secs(1);
+    }
+}
+
+#[test]
+fn a_direct_path_that_was_lost_is_no_failed_attempt() {
+    let (relay, now) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 9), [relay], true, now);
+    let (direct, relayed) = (
+        path(PathKind::Direct, None),
+        path(PathKind::Relayed, Some(relay)),
+    );
+    dialer.handle_connected(relayed.clone(), relayed.clone(), now);
+    dialer.handle_attempt(punch(AttemptEnd::Failed, Some(Reason::Timeout)));
+    dialer.handle_attempt(punch(AttemptEnd::Direct, None));
+    dialer.handle_connected(direct.clone(), direct, now);
+    dialer.handle_disconnected(
+        PathKind::Direct,
+        Farewell::Lost,
+        "no answer to pings".to_owned(),
+        Some(relayed),
+        now,
+    );
+    let actions = drain(&mut dialer, now + Duration::from_secs(60));
+    let outcome = result(&actions).unwrap();
+    let lost = NotDirect::Unreachable("the direct path was lost: no answer to pings".to_owned());
+    assert_eq!((&outcome.reason, outcome.attempts), (&Some(lost), 0));
 }

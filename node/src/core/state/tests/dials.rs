@@ -172,3 +172,29 @@ fn a_dial_that_left_from_outside_of_the_range_is_reported() {
     node.dialed(id, peer, &address);
     assert!(!node.events().contains(&Event::OutOfRange));
 }
+
+#[test]
+fn a_peer_that_refuses_and_was_never_reached_is_known_with_the_reason_until_it_answers() {
+    let known = relay(1);
+    let peer = PeerId::random();
+    let (mut node, _) = Node::with_relays(settings(std::slice::from_ref(&known)));
+    node.state.handle_dial(request(peer), node.now);
+    for _ in 0..2 {
+        let dials = node.dials();
+        let of =
+            |purpose: &Purpose| matches!(purpose, Purpose::Circuit { peer: of, .. } if *of == peer);
+        let (id, addresses, _) = dials.iter().find(|dial| of(&dial.2)).unwrap();
+        node.dialed(*id, peer, &addresses[0]);
+        node.closed(*id, peer, Ended::Theirs);
+    }
+    let reason = node.results()[0].reason.clone().unwrap().to_string();
+    assert!(reason.contains(&node.state.local().to_string()), "{reason}");
+    let refused: Vec<_> = node.state.refusals().collect();
+    assert_eq!(refused.len(), 1);
+    assert_eq!((*refused[0].0, &refused[0].1.reason), (peer, &reason));
+    let connection = node.accepted(peer, "/ip4/192.0.2.7/tcp/40000");
+    assert_eq!(node.state.refusals().count(), 0, "it is connected");
+    node.ping(peer, connection, true);
+    node.closed(connection, peer, Ended::Theirs);
+    assert_eq!(node.state.refusals().count(), 0, "it has answered");
+}
