@@ -408,7 +408,7 @@ async fn few_files() -> Result<()> {
             "ulimit -n {limit}; exec {} netcheck --json --relay {addresses}",
             program.display()
         );
-        let launch = Launch::new(&format!("look-{limit}"), "sh").args(["-c", &command]);
+        let launch = Launch::new(format!("look-{limit}"), "sh").args(["-c", &command]);
         let (_, report) = reported(launch, &side.host).await?;
         for id in ["range", "udp", "relay"] {
             let mut checks = checks(&report, id);

@@ -50,11 +50,13 @@ fn closed(machine: &mut Machine, until: Instant) -> Vec<ConnectionId> {
         machine.handle_timeout(due);
     }
     let actions = std::iter::from_fn(|| machine.poll_action());
-    let closed = actions.filter_map(|action| match action {
-        Action::Close { connection, .. } => Some(connection),
-        _ => None,
-    });
-    closed.collect()
+    let mut closed = Vec::new();
+    for action in actions {
+        if let Action::Close { connection, .. } = action {
+            closed.push(connection);
+        }
+    }
+    closed
 }
 
 #[test]
