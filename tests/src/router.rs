@@ -4,6 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     args::PATIENCE,
@@ -80,6 +81,18 @@ pub async fn liar(lab: &Lab, peer: &Peer) -> Result<Process> {
 pub fn granted(peer: &Peer) -> Result<usize> {
     let chain = "nft list chain inet miniupnpd prerouting_miniupnpd";
     Ok(peer.site.shell(chain)?.matches("dnat").count())
+}
+
+/// Waits until the router has so many. It takes one away for a moment to renew it.
+pub async fn until_granted(peer: &Peer, wanted: usize) -> Result<()> {
+    let reached = async {
+        while granted(peer)? != wanted {
+            sleep(Duration::from_millis(50)).await;
+        }
+        anyhow::Ok(())
+    };
+    let reached = timeout(PATIENCE, reached).await;
+    reached.with_context(|| format!("the router has not {wanted} mappings"))?
 }
 
 pub fn mappings(status: &Value) -> impl Iterator<Item = &Value> {

@@ -10,7 +10,7 @@ use std::{
 use p2pnode_tests::{
     prelude::*,
     probe,
-    router::{granted, liar, mapping, router},
+    router::{granted, liar, mapping, router, until_granted},
     sandbox, schema,
 };
 use tokio::{
@@ -254,19 +254,13 @@ async fn command() -> Result<()> {
         .has(&json!({"event": "mapping", "protocol": "tcp", "target": target, "method": "pcp"}))?;
     let public = verified.text("/address").to_owned();
     ensure!(world.curl(&public).await? == "hello", "{public}");
-    ensure!(granted(&world.peer)? == before + 1);
+    until_granted(&world.peer, before + 1).await?;
     map.terminate()?;
     map.exit(PATIENCE).await?;
     for event in map.events() {
         schema::validate("map", &event.json)?;
     }
-    let released = async {
-        while granted(&world.peer)? > before {
-            sleep(Duration::from_millis(50)).await;
-        }
-        anyhow::Ok(())
-    };
-    timeout(PATIENCE, released).await??;
+    until_granted(&world.peer, before).await?;
     ensure!(!probe::connects(&world.stranger, 7001, public.parse()?).await?);
     world.peer.settle().await?;
     world.peer.keeps_range().await

@@ -10,7 +10,7 @@ use std::{
 use p2pnode_tests::{
     prelude::*,
     probe,
-    router::{granted, liar, mapping, mappings, router},
+    router::{granted, liar, mapping, mappings, router, until_granted},
 };
 
 lab_tests! {
@@ -71,7 +71,7 @@ async fn maps(mode: &str, method: &str) -> Result<()> {
         probe::connects(&stranger, 7001, mapped).await?,
         "{mapped} is closed"
     );
-    ensure!(granted(&peer)? == 2);
+    until_granted(&peer, 2).await?;
     node.process.terminate()?;
     ensure!(node.process.exit(PATIENCE).await?.success());
     ensure!(granted(&peer)? == 0, "mappings are left behind");
@@ -225,13 +225,7 @@ async fn lies() -> Result<()> {
         .iter()
         .any(|event| event.text("/state") == "verified");
     ensure!(!is_believed, "{events:?}");
-    let released = async {
-        while granted(&peer)? > 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::time::timeout(PATIENCE, released).await??;
+    until_granted(&peer, 0).await?;
     let status = node.control.status().await?;
     ensure!(mappings(&status).next().is_none(), "{status}");
     let report = node.control.text(&["netcheck", "--json"]).await?;

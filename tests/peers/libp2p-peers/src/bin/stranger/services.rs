@@ -258,8 +258,8 @@ impl Caller {
     }
 
     /// So many openings as fast as they can be. How many were accepted, refused, and not answered.
-    async fn floods(&mut self, service: &str, times: u32) -> [u32; 3] {
-        let (mut counts, mut held) = ([0; 3], Vec::new());
+    async fn floods(&mut self, service: &str, times: u32) -> [u32; 4] {
+        let (mut counts, mut held) = ([0; 4], Vec::new());
         for _ in 0..times {
             let open = self.open(service);
             let opened = self.first(&open).await;
@@ -272,7 +272,8 @@ impl Caller {
                 match kind.map(|read| read.map(|(kind, _)| kind)) {
                     Ok(Ok(ACCEPT)) => counts[0] += 1,
                     Ok(Ok(REFUSE)) => counts[1] += 1,
-                    _ => counts[2] += 1,
+                    Ok(_) => counts[3] += 1,
+                    Err(_) => counts[2] += 1,
                 }
             }
         }
