@@ -44,6 +44,8 @@ pub(super) struct Relay {
     pub(super) absent_since: Option<Instant>,
     /// Why it cannot be reached.
     pub(super) unreachable: Option<String>,
+    /// It was asked for the peer too often to be asked now.
+    pub(super) is_paced: bool,
     /// Whether the dial has reported that.
     pub(super) is_reported: bool,
 }
@@ -78,6 +80,7 @@ impl Relay {
             failures: 0,
             absent_since: None,
             unreachable: None,
+            is_paced: false,
             is_reported: false,
         }
     }
@@ -92,14 +95,20 @@ impl Relay {
 
     /// Whether it has neither led to the peer nor said why not.
     pub(super) fn is_silent(&self) -> bool {
-        let has_answered = self.failures > 0 || self.absent_since.is_some();
+        let has_answered = self.failures > 0 || self.absent_since.is_some() || self.is_paced;
         self.is_tried() && !has_answered && self.unreachable.is_none()
     }
 
-    /// Why it cannot be reached, if so.
+    /// Why it cannot be reached, or is not asked, if so.
     pub(super) fn why_unreachable(&self) -> Option<String> {
-        let reason = self.unreachable.as_ref()?;
-        Some(format!("relay {} is unreachable: {reason}", self.peer))
+        let peer = self.peer;
+        match &self.unreachable {
+            Some(reason) => Some(format!("relay {peer} is unreachable: {reason}")),
+            None if self.is_paced && self.failures == 0 => Some(format!(
+                "relay {peer} was not asked again: this node asks a relay for a circuit to a peer 12 times a minute at most"
+            )),
+            None => None,
+        }
     }
 
     /// How a circuit over it is made.

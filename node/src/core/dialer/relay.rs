@@ -30,6 +30,7 @@ impl Dialer {
             }
         {
             relay.unreachable = None;
+            relay.is_paced = false;
             relay.state = Circuit::Dialing {
                 dials: 1,
                 again_at: now + CIRCUIT_WAIT,
@@ -121,7 +122,10 @@ impl Dialer {
             && let Circuit::Dialing { dials, .. } = &mut relay.state
         {
             match dials {
-                1 => relay.state = Circuit::Again(until),
+                1 => {
+                    relay.is_paced = true;
+                    relay.state = Circuit::Again(until);
+                }
                 more => *more -= 1,
             }
         }
@@ -142,6 +146,7 @@ impl Dialer {
                 }
                 Circuit::Again(at) if *at <= now => {
                     if relay.found.is_some() {
+                        relay.is_paced = false;
                         relay.state = Circuit::Dialing {
                             dials: 1,
                             again_at: now + CIRCUIT_WAIT,

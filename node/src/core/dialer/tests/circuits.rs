@@ -71,6 +71,22 @@ fn a_circuit_that_breaks_is_asked_for_until_the_time_of_the_dial_is_up() {
 }
 
 #[test]
+fn a_relay_that_is_not_asked_for_a_while_is_not_called_silent() {
+    let (relay, start) = (PeerId::random(), Instant::now());
+    let mut dialer = Dialer::new(request(Until::Direct, 1), [relay], true, start);
+    dialer.handle_relay_ready(relay, start);
+    drain(&mut dialer, start);
+    dialer.handle_circuit_paced(relay, start + Duration::from_secs(60));
+    let end = start + Duration::from_secs(30);
+    let outcome = result(&drain(&mut dialer, end)).unwrap().clone();
+    let reason = outcome.reason.unwrap().to_string();
+    assert!(
+        reason.contains("was not asked again") && !reason.contains("no answer"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn a_circuit_that_is_refused_is_not_asked_for_again() {
     let (dialed, outcome) = failing_circuits(CircuitFailure::Refused);
     assert_eq!((dialed.len(), outcome.t), (1, Duration::ZERO));
