@@ -1,7 +1,7 @@
 //! Raw streams: `/x/NAME`, as other implementations of libp2p have them. Bytes are copied, and nothing outlives the connection.
 
 use std::{
-    future::poll_fn,
+    future::{Future as _, poll_fn},
     io,
     pin::Pin,
     sync::Arc,
@@ -21,7 +21,8 @@ use p2pnode_services::{
     },
     wire::{Refusal, ResetReason, SessionId},
 };
-use tokio::time::{sleep, timeout};
+use p2pnode_transports::Transport;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::{
     Hub,
@@ -33,6 +34,7 @@ use super::{
     running::{OTHER, On, Running},
     target,
 };
+use crate::core::peers::PathKind;
 
 /// How long the reset of a stream waits behind what the local socket sent before its own: in QUIC a reset overtakes data.
 const BEHIND_DATA: Duration = Duration::from_millis(250);
@@ -111,7 +113,7 @@ impl Hub {
     }
 
     /// A raw stream for a client. `Outcome::socket` is its socket, if the peer takes no such stream. `next_after`: another peer may
-    /// have it then, so this one has to agree before it gets data.
+    /// have it then. A peer gets no data before it agrees: many streams at once would exceed what a stranger may have unread.
     pub(super) async fn raw_session(
         &self,
         (protocol, peer): (&RawProtocol, PeerId),
@@ -129,7 +131,7 @@ impl Hub {
         self.state().running.insert(key, Arc::clone(&running));
         let wish = self.wish(peer);
         let patience = next_after.unwrap_or(self.settings().open_timeout);
-        let opening = self.open_raw(protocol, &running, next_after.is_none());
+        let opening = self.open_raw(protocol, &running);
         let opened = timeout(patience, opening).await;
         let outcome = match opened {
             Ok(Ok((connection, stream))) => {
@@ -172,7 +174,6 @@ impl Hub {
         &self,
         protocol: &RawProtocol,
         running: &Running,
-        is_last: bool,
     ) -> Result<(ConnectionId, Stream), (End, Option<String>)> {
         let failed = |error| match error {
             OpenError::Unsupported => (End::Refused(Refusal::Unavailable), None),
@@ -180,7 +181,7 @@ impl Hub {
         };
         let protocol = stream_protocol(protocol).ok_or_else(|| failed(OpenError::Unsupported))?;
         loop {
-            let opening = self.open_protocol(&running.key.peer, protocol.clone(), is_last);
+            let opening = self.open_protocol(&running.key.peer, protocol.clone());
             match opening.await {
                 Err(OpenError::NoPath) => {}
                 opened => return opened.map_err(failed),
@@ -225,11 +226,12 @@ async fn carry(
             ..Direction::default()
         },
         broken: None,
+        is_lost: false,
+        news: is_yamux(running).then(|| Box::pin(sleep(Duration::ZERO))),
     };
-    let mut is_lost = false;
     let end = poll_fn(|cx| {
         let mail = running.take(cx);
-        is_lost |= mail.path_lost;
+        pair.is_lost |= mail.path_lost;
         if let Some(reason) = mail.reset {
             return Poll::Ready(Err(End::Reset(reason)));
         }
@@ -246,7 +248,7 @@ async fn carry(
                 sleep(BEHIND_DATA).await;
             }
             p2pnode_transports::reset(pair.stream);
-            (why(end, is_lost, running).await, None)
+            (why(end, pair.is_lost, running).await, None)
         }
     }
 }
@@ -276,6 +278,16 @@ struct Pair {
     inward: Direction,
     /// One side takes nothing further. What it has sent before is still to be read.
     broken: Option<End>,
+    /// The connection has ended.
+    is_lost: bool,
+    /// Over yamux: until when an end of the stream may be one of the connection.
+    news: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whether a stream reads an end where its connection is lost.
+fn is_yamux(running: &Running) -> bool {
+    let is_quic = |on: On| on.kind == PathKind::Direct && on.transport == Some(Transport::Quic);
+    !running.is_on().is_some_and(is_quic)
 }
 
 #[derive(Default)]
@@ -359,11 +371,21 @@ impl Pair {
             } else if way.is_read {
                 let _ = ready!(self.socket.poll_shutdown(cx));
                 way.is_over = true;
+            } else if let (true, true, Some(news)) =
+                (way.is_ending, self.outward.is_over, &mut self.news)
+            {
+                // Nothing can be written that would show it.
+                if self.is_lost {
+                    return Poll::Ready(Err(End::PathLost));
+                }
+                ready!(news.as_mut().poll(cx));
+                way.is_read = true;
             } else if way.is_ending {
                 // yamux reads an end where its peer has reset the stream, or the connection is lost, and only a write fails as that.
                 let mut stream = Pin::new(&mut self.stream);
                 if let Poll::Ready(Err(error)) = stream.as_mut().poll_write(cx, &[])
                     && error.kind() == io::ErrorKind::WriteZero
+                    && !self.outward.is_over
                 {
                     return Poll::Ready(Err(End::ResetByPeer(ResetReason::Other)));
                 }
@@ -372,8 +394,10 @@ impl Pair {
                 let mut buffer = [0; 16 << 10];
                 let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
                 way.piece = Bytes::copy_from_slice(&buffer[..read.map_err(of_stream)?]);
-                way.is_ending = way.piece.is_empty() && !self.outward.is_over;
-                way.is_read = way.piece.is_empty() && self.outward.is_over;
+                way.is_ending = way.piece.is_empty();
+                if let (true, Some(news)) = (way.is_ending, &mut self.news) {
+                    news.as_mut().reset(Instant::now() + NEWS);
+                }
             }
         }
         Poll::Ready(Ok(()))

@@ -376,14 +376,8 @@ impl Hub {
     }
 
     /// A stream of another protocol there. The peer agrees to it before it gets data, unless `may_be_lazy`.
-    pub(super) fn open_protocol(
-        &self,
-        peer: &PeerId,
-        protocol: StreamProtocol,
-        may_be_lazy: bool,
-    ) -> Opening {
-        let state = self.state();
-        state.paths.open_protocol(peer, protocol, may_be_lazy)
+    pub(super) fn open_protocol(&self, peer: &PeerId, protocol: StreamProtocol) -> Opening {
+        self.state().paths.open_protocol(peer, protocol, false)
     }
 
     /// A session that this node opens at `peer`. `None`: there are as many as the memory admits.

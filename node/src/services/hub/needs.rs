@@ -1,10 +1,14 @@
 //! What services need of the event loop: paths to peers, and places for their sessions.
 
-use std::{collections::BTreeSet, sync::MutexGuard};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, MutexGuard},
+};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_services::core::sessions::Role;
 
-use super::{Hub, State};
+use super::{Hub, Running, State};
 
 /// What services need of the event loop for one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +107,10 @@ impl Hub {
     }
 }
 
+fn is_raw_service(running: &Arc<Running>) -> bool {
+    running.key.role == Role::Service && running.protocol.is_some()
+}
+
 impl State {
     fn used_by_raw_streams(&self, peer: PeerId) -> Vec<ConnectionId> {
         let raw = self.of_peer(peer).filter(|it| it.protocol.is_some());
@@ -122,7 +130,7 @@ impl State {
             wanted,
             now,
             named: wanted || named.contains(&peer),
-            served: self.table.accepted_from(&peer) > 0,
+            served: self.table.accepted_from(&peer) > 0 || self.of_peer(peer).any(is_raw_service),
             used: self.used_by_raw_streams(peer),
             addrs: self.addrs.get(&peer).cloned().unwrap_or_default(),
         }

@@ -152,7 +152,10 @@ impl Session {
             }
             // The first data goes behind `OPEN`.
             (State::Asking { .. }, Phase::Opening) => self.outgoing.poll(),
-            (State::Current, Phase::Running) => self.poll_running(),
+            (State::Current, Phase::Running) => {
+                self.outgoing.accepted();
+                self.poll_running()
+            }
             _ => None,
         };
         self.settle(now);

@@ -10,6 +10,9 @@ use crate::{
     wire::{Frame, MAX_DATA},
 };
 
+/// How much goes with the opening. All streams that a stranger may open at once are within the bytes that it may have unread.
+const FIRST_FLIGHT: u64 = 32 << 10;
+
 /// What is kept until the peer has delivered it. Offsets count bytes; the end takes one more.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
@@ -28,6 +31,8 @@ pub(super) struct Outgoing {
     limit: u64,
     /// The limit for which the peer knows that it holds this side back.
     blocked: Option<u64>,
+    /// The peer has accepted the session, or this side has.
+    is_accepted: bool,
     /// The local socket has ended.
     ended: bool,
     /// By a reset: there is no `FIN`.
@@ -164,7 +169,19 @@ impl Outgoing {
 
     /// Whether there is data to send.
     pub(super) fn has_data(&self) -> bool {
-        self.next < self.end.min(self.limit)
+        self.next < self.end.min(self.permitted())
+    }
+
+    /// Data below this may be sent.
+    fn permitted(&self) -> u64 {
+        match self.is_accepted {
+            true => self.limit,
+            false => self.limit.min(FIRST_FLIGHT),
+        }
+    }
+
+    pub(super) fn accepted(&mut self) {
+        self.is_accepted = true;
     }
 
     /// What is to be sent next.
@@ -190,7 +207,7 @@ impl Outgoing {
         let (index, start) = self.cursor;
         let piece = &self.pieces[index];
         let skip = usize::try_from(self.next - start).expect("the piece holds the offset");
-        let most = usize::try_from(self.limit - self.next).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.permitted() - self.next).unwrap_or(usize::MAX);
         let length = (piece.len() - skip).min(most).min(MAX_DATA);
         let bytes = piece.slice(skip..skip + length);
         let offset = self.next;
