@@ -247,8 +247,13 @@ async fn next_peer(over: Transport) -> Result<()> {
     // What the silent ones have missed never comes: they have what the next clients send, and nothing else.
     servers[0].node.process.resume()?;
     servers[1].site.mend()?;
+    // Over TCP, a leg from another port than the punch port may keep one of them relayed for minutes.
     for server in &servers[..2] {
-        a.direct(&server.node.id, Duration::from_secs(90)).await?;
+        let has_path = |status: &Value| {
+            let path = &control::peer(status, &server.node.id)["path"];
+            path["kind"].is_string().then_some(())
+        };
+        a.until("a path", Duration::from_secs(90), has_path).await?;
     }
     let back = ways.iter().filter(|(name, _)| *name != "killed");
     all(&back.cloned().collect::<Vec<_>>(), &host)

@@ -76,7 +76,8 @@ fn arms(file: &str, start: &str) -> BTreeSet<String> {
 /// The remedies of netcheck: the first argument of each.
 fn remedies() -> BTreeSet<String> {
     let body = after("node/src/core/netcheck/remedy.rs", "impl Remedy {");
-    let ids = body.split("Self::new(\n            \"").skip(1);
+    let calls = body.split("Self::new(\n").skip(1);
+    let ids = calls.filter_map(|rest| rest.trim_start().strip_prefix('"'));
     ids.map(|rest| rest.split('"').next().unwrap().to_owned())
         .collect()
 }
