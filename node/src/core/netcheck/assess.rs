@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use p2pnode_transports::{Family, PortRange};
+use p2pnode_transports::Family;
 
 use super::{
     Allocation, Check, Facts, Filtering, Id, Kind, Leg, Lifetime, Mapping, Nat, Nat64,
@@ -13,7 +13,7 @@ use super::{
     mtu::mtu,
     nat::AllocationKind,
     range::range,
-    relay::{came, legs, of_relay, udp},
+    relay::{came, is_slow, legs, of_relay, udp},
     report::{check, of_path},
     verdict::verdict,
 };
@@ -42,10 +42,7 @@ pub(crate) fn assess(facts: &Facts) -> Report {
     let answered = shows.into_iter().filter(|path| came(path, facts));
     let answered: Vec<&PathFacts> = answered.collect();
     let nats: Vec<(&PathFacts, Nat)> = answered.iter().map(|path| (*path, nat(path))).collect();
-    checks.extend(
-        nats.iter()
-            .map(|(path, nat)| of_nat(path, nat, facts.range)),
-    );
+    checks.extend(nats.iter().map(|(path, nat)| of_nat(path, nat, facts)));
     checks.extend(nats.iter().filter_map(|(path, nat)| hairpin(path, nat)));
     checks.extend(answered.iter().filter_map(|path| mtu(path, facts)));
     let lifetimes = answered.iter();
@@ -84,7 +81,7 @@ fn nat(path: &PathFacts) -> Nat {
     }
 }
 
-fn of_nat(path: &PathFacts, nat: &Nat, range: PortRange) -> Check {
+fn of_nat(path: &PathFacts, nat: &Nat, facts: &Facts) -> Check {
     let ports = match (nat.preserved, nat.allocation.kind) {
         (Some(true), _) => "port preserved".to_owned(),
         (_, AllocationKind::Random) => "random ports".to_owned(),
@@ -106,7 +103,7 @@ fn of_nat(path: &PathFacts, nat: &Nat, range: PortRange) -> Check {
         Kind::None | Kind::FullCone | Kind::AddressRestricted => (Status::Ok, None),
         Kind::EimApdf | Kind::EimApdfRewrite | Kind::Firewall => (Status::Warn, None),
         Kind::Symmetric => (Status::Fail, Some(Remedy::preserve_range())),
-        Kind::Unknown => (Status::Unknown, Some(what_it_takes(path, range))),
+        Kind::Unknown => (Status::Unknown, Some(what_it_takes(path, facts))),
     };
     let text = format!(
         "mapping {}, filtering {}, {ports} ({})",
@@ -122,7 +119,8 @@ fn of_nat(path: &PathFacts, nat: &Nat, range: PortRange) -> Check {
 }
 
 /// What shows a NAT whose kind is unknown.
-fn what_it_takes(path: &PathFacts, range: PortRange) -> Remedy {
+fn what_it_takes(path: &PathFacts, facts: &Facts) -> Remedy {
+    let range = facts.range;
     let seen = path.seen.iter().filter(|seen| seen.mapped.is_some());
     let by: BTreeSet<IpAddr> = seen.map(|seen| seen.by.ip()).collect();
     let has_two = path.has_partner || by.len() > 1;
@@ -133,6 +131,7 @@ fn what_it_takes(path: &PathFacts, range: PortRange) -> Remedy {
         return Remedy::range_blocked(range);
     }
     match (by.is_empty(), path.lacks_port) {
+        (_, false) if is_slow(path, facts) => Remedy::slow_path(),
         (true, false) => Remedy::newer_relay(),
         (true, true) => Remedy::few_ports(),
         (false, true) if has_two => Remedy::few_ports(),

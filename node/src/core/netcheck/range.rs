@@ -2,7 +2,7 @@
 
 use super::{
     Check, Facts, Fault, Id, PathFacts, Status,
-    relay::{came, is_asked, is_up},
+    relay::{came, is_asked, is_slow, is_up},
     report::{check, of_path},
 };
 use crate::core::finding::Remedy;
@@ -37,6 +37,7 @@ pub(super) fn range(path: &PathFacts, facts: &Facts) -> Option<Check> {
             return None;
         }
         let (text, remedy) = match path.lacks_port {
+            false if is_slow(path, facts) => ("no answer came in time", Remedy::slow_path()),
             true => ("no port of it is free to look from", Remedy::few_ports()),
             false => (
                 "no relay says how it sees the ports; it takes one that answers STUN",
@@ -78,6 +79,11 @@ pub(super) fn range(path: &PathFacts, facts: &Facts) -> Option<Check> {
         let named = [("out", out), ("no answer", blocked)].map(|(what, ports)| named(what, ports));
         let punch = is_silent.then(|| "; no answer to the punch port".to_owned());
         let named: String = named.into_iter().chain([punch]).flatten().collect();
+        if is_slow(path, facts) {
+            let slow = Some(Remedy::slow_path());
+            let late = check(Id::Range, Status::Unknown, format!("{text}{named}"), slow);
+            return Some(of_path(path, late));
+        }
         let text = format!("range_blocked: {text}{named}");
         let remedy = Remedy::range_blocked(range);
         check(Id::Range, Status::Fail, text, Some(remedy))

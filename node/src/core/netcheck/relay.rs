@@ -1,5 +1,7 @@
 //! Whether relays are where their addresses say, and whether UDP gets there.
 
+use std::time::Duration;
+
 use p2pnode_transports::Transport;
 
 use super::{
@@ -7,6 +9,9 @@ use super::{
     report::check,
 };
 use crate::core::finding::Remedy;
+
+/// A look over TCP takes some four round trips, and ends after 3 s.
+const SLOW: Duration = Duration::from_millis(400);
 
 pub(super) fn legs(facts: &Facts) -> impl Iterator<Item = &Leg> {
     facts.relays.iter().flat_map(|relay| &relay.legs)
@@ -30,6 +35,15 @@ pub(super) fn came(path: &PathFacts, facts: &Facts) -> bool {
 /// Whether anything was sent over it to a relay.
 pub(super) fn is_asked(path: &PathFacts, facts: &Facts) -> bool {
     of_path(path, facts).any(|leg| !leg.answer.is_of_this_host())
+}
+
+/// Whether the relays answer so late, or not in time, that what is missing may only be late.
+pub(super) fn is_slow(path: &PathFacts, facts: &Facts) -> bool {
+    let has = |is_it: &dyn Fn(&Answer) -> bool| of_path(path, facts).any(|leg| is_it(&leg.answer));
+    let is_prompt = has(&|answer| matches!(answer, Answer::After(rtt) if *rtt < SLOW));
+    let is_late = has(&|answer| matches!(answer, Answer::After(rtt) if *rtt >= SLOW));
+    let is_held = has(&|answer| *answer == Answer::Held) && !path.gets_out();
+    !is_prompt && (is_late || is_held)
 }
 
 pub(super) fn of_relay(relay: &RelayFacts, facts: &Facts) -> Check {

@@ -73,6 +73,14 @@ impl Remedy {
         )
     }
 
+    pub(crate) fn slow_path() -> Self {
+        Self::new(
+            "slow_path",
+            "the relays answer so late that more may have come after the look had ended: look again when the path is faster, or with a relay that is nearer",
+            None,
+        )
+    }
+
     pub(crate) fn unreachable(range: PortRange) -> Self {
         Self::new(
             "relay_unreachable",

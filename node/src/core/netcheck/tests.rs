@@ -364,6 +364,32 @@ fn what_is_wrong_with_range_length_clock_and_host_is_named() {
 }
 
 #[test]
+fn what_is_missing_on_a_slow_path_may_be_late_and_no_firewall_is_blamed() {
+    let mut path = LAB[3].1.path(2);
+    for (_, mapped) in &mut path.sample {
+        *mapped = None;
+    }
+    let mut facts = facts(vec![path]);
+    assert_eq!(check(&assess(&facts), Id::Range).status, Status::Fail);
+    facts.relays[0].legs[0].answer = Answer::After(Duration::from_millis(600));
+    let report = assess(&facts);
+    let range = check(&report, Id::Range);
+    assert_eq!(range.status, Status::Unknown);
+    assert_eq!(range.remedy.as_ref().unwrap().id, "slow_path");
+    // Nothing came in time, and the node has a connection.
+    facts.relays[0].legs[0].answer = Answer::Held;
+    for seen in &mut facts.paths[0].seen {
+        seen.mapped = None;
+    }
+    let report = assess(&facts);
+    for id in [Id::Range, Id::Nat] {
+        let check = check(&report, id);
+        assert_eq!(check.status, Status::Unknown, "{id:?}");
+        assert_eq!(check.remedy.as_ref().unwrap().id, "slow_path");
+    }
+}
+
+#[test]
 fn a_dial_that_stays_relayed_gets_the_finding_that_explains_it() {
     use crate::{
         core::{event::NotDirect, finding::FindingId},
