@@ -341,9 +341,7 @@ impl Facts {
         let is_cause = |fault: Fault| match reason {
             "timeout" | "dial_failed" => Way::Direct.is_cut_by(fault),
             "refused" => matches!(fault, Fault::NatReboot(_) | Fault::Renumbered(_)),
-            "unreachable" => {
-                fault == Fault::LinkUnplugged(side) || fault == Fault::CableUnplugged(side)
-            }
+            "unreachable" => is_unreachable(fault, side),
             "no_candidates" => no_candidates(fault, side),
             "no_remote_candidates" => no_candidates(fault, far),
             "handshake_failed" | "handshake_timeout" | "remote_silent" | "circuit_lost" => {
@@ -392,7 +390,7 @@ impl Facts {
             ("shutting down", &|fault| {
                 matches!(fault, Fault::RelayEnded(_))
             }),
-            ("unreachable", &is_unplugged),
+            ("unreachable", &|fault| is_unreachable(fault, side)),
             ("no route", &is_unplugged),
             ("clock", &|fault| {
                 (0..2).any(|relay| is_of_clock(fault, side, relay))
@@ -409,6 +407,16 @@ impl Facts {
         }
         Ok(())
     }
+}
+
+/// Whether packets of `side` have no way: a router that gets another address has none for a moment, and answers that.
+fn is_unreachable(fault: Fault, side: Side) -> bool {
+    [
+        Fault::LinkUnplugged(side),
+        Fault::CableUnplugged(side),
+        Fault::Renumbered(side),
+    ]
+    .contains(&fault)
 }
 
 fn text<'a>(json: &'a Value, pointer: &str) -> &'a str {
