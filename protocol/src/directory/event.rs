@@ -13,7 +13,8 @@ use super::{Refused, Registration, TTL};
 /// What the directory reports to its owner.
 #[derive(Debug)]
 pub enum Event {
-    /// A peer wants a relay to keep a record, whose signature is not checked yet; see [`Put::verify`] and [`Behaviour::store`].
+    /// A peer wants a relay to keep a record, whose signature is not checked yet; see [`Put::verify`] and
+    /// [`Behaviour::store`](super::Behaviour::store).
     Put(Put),
     /// A relay answered a query with an invalid record.
     Refused {
@@ -22,7 +23,7 @@ pub enum Event {
         /// Why the record is invalid.
         reason: Refused,
     },
-    /// An answer to a query of [`Behaviour::look_up`]. Each relay may send one.
+    /// An answer to a query of [`Behaviour::look_up`](super::Behaviour::look_up). Each relay may send one.
     Found {
         /// The query that it answers.
         query: QueryId,
@@ -34,7 +35,7 @@ pub enum Event {
         /// The query that has ended.
         query: QueryId,
     },
-    /// [`Behaviour::register`] or [`Behaviour::copy`] is over.
+    /// [`Behaviour::register`](super::Behaviour::register) or [`Behaviour::copy`](super::Behaviour::copy) is over.
     Sent {
         /// The query that has ended.
         query: QueryId,
