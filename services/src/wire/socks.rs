@@ -116,7 +116,8 @@ pub fn request(bytes: &[u8]) -> Result<Step<Result<String, Reply>>, Refused> {
         [] | [VERSION] | [VERSION, _] | [VERSION, _, 0] => {
             return Ok(Step::Incomplete(LEAST - bytes.len()));
         }
-        [VERSION, ..] => return Ok(Step::Complete(Err(Reply::Failed), bytes.len())),
+        // What follows a reserved byte that is not 0, nobody knows: the reply ends the connection.
+        [VERSION, ..] => return Ok(Step::Complete(Err(Reply::Failed), 3)),
         _ => return Err(Refused::Other),
     };
     let length = match (kind, rest.first()) {
