@@ -202,7 +202,7 @@ fn pump(socket: UnixStream) -> anyhow::Result<Pump> {
     Ok(Pump { written, broken })
 }
 
-/// Whoever reads stdout sees its end.
+/// The reader of stdout sees its end.
 fn end_stdout() -> io::Result<()> {
     let nowhere = fs::OpenOptions::new().write(true).open("/dev/null")?;
     Ok(nix::unistd::dup2_stdout(nowhere)?)

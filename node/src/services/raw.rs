@@ -217,6 +217,8 @@ async fn carry(
     stream: Stream,
     prefix: Bytes,
 ) -> (End, Option<String>) {
+    // If it is on none, its connection has ended in the meantime.
+    let is_gone = running.is_on().is_none();
     let mut pair = Pair {
         socket,
         stream,
@@ -226,12 +228,14 @@ async fn carry(
             ..Direction::default()
         },
         broken: None,
-        is_lost: false,
+        is_lost: is_gone,
+        is_cut: is_gone,
         news: is_yamux(running).then(|| Box::pin(sleep(Duration::ZERO))),
     };
     let end = poll_fn(|cx| {
         let mail = running.take(cx);
         pair.is_lost |= mail.path_lost;
+        pair.is_cut |= mail.path_cut;
         if let Some(reason) = mail.reset {
             return Poll::Ready(Err(End::Reset(reason)));
         }
@@ -280,6 +284,8 @@ struct Pair {
     broken: Option<End>,
     /// The connection has ended.
     is_lost: bool,
+    /// And not gracefully by the peer.
+    is_cut: bool,
     /// Over yamux: until when an end of the stream may be one of the connection.
     news: Option<Pin<Box<Sleep>>>,
 }
@@ -375,7 +381,7 @@ impl Pair {
                 (way.is_ending, self.outward.is_over, &mut self.news)
             {
                 // Nothing can be written that would show it.
-                if self.is_lost {
+                if self.is_cut {
                     return Poll::Ready(Err(End::PathLost));
                 }
                 ready!(news.as_mut().poll(cx));

@@ -129,6 +129,7 @@ impl Dialer {
         for relay in &mut self.relays {
             relay.state = Circuit::Waiting;
             relay.unreachable = None;
+            relay.is_paced = false;
         }
         self.registered.clear();
         self.lookup = Lookup::default();

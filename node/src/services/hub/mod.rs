@@ -40,7 +40,7 @@ use super::{
     servers::Servers,
     sources::PeerAddresses,
 };
-use crate::observe::metrics::SessionMetrics;
+use crate::{core::peers::PathKind, observe::metrics::SessionMetrics};
 
 /// How long the sessions of a peer that may connect no longer may take to end.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -263,14 +263,15 @@ impl Hub {
         self.state().paths.opened(id, connection);
     }
 
-    /// A connection is closed.
-    pub(crate) fn handle_connection_closed(&self, id: ConnectionId) {
+    /// A connection is closed. `by_peer`: gracefully by its far end, which is the peer if it is direct.
+    pub(crate) fn handle_connection_closed(&self, id: ConnectionId, by_peer: bool) {
         let mut state = self.state();
-        if let Some(peer) = state.paths.connection(id).map(|known| known.peer) {
+        if let Some(known) = state.paths.connection(id) {
+            let (peer, is_cut) = (known.peer, !by_peer || known.kind != PathKind::Direct);
             let is_on = |it: &&Arc<Running>| it.is_on().is_some_and(|on| on.connection == id);
             let raw = |it: &&Arc<Running>| it.protocol.is_some();
             for lost in state.of_peer(peer).filter(raw).filter(is_on) {
-                lost.leave(|mail| mail.path_lost = true);
+                lost.leave(|mail| (mail.path_lost, mail.path_cut) = (true, is_cut));
             }
         }
         state.paths.closed(id);
@@ -375,7 +376,7 @@ impl Hub {
         self.state().paths.open(peer)
     }
 
-    /// A stream of another protocol there. The peer agrees to it before it gets data, unless `may_be_lazy`.
+    /// A stream of another protocol there. The peer agrees to it before it gets data.
     pub(super) fn open_protocol(&self, peer: &PeerId, protocol: StreamProtocol) -> Opening {
         self.state().paths.open_protocol(peer, protocol, false)
     }

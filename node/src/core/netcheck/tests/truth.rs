@@ -301,7 +301,7 @@ fn a_fault_of_this_host_is_never_the_networks() {
         assert_eq!(remedy(&report, Id::Relay), Some(id));
         assert_eq!(of(&report, Id::Udp).status, Status::Unknown);
         assert!(!report.checks.iter().any(|check| check.id == Id::Range));
-        // What was sent in vain counts.
+        // What was sent without an answer counts.
         let mut blocked = facts(vec![LAB[3].1.path(2)]);
         blocked.paths[0].faults.insert(fault);
         blocked.paths[0].sample[0].1 = None;
