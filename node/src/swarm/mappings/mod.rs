@@ -1,22 +1,25 @@
 //! Has ports mapped by the router: the sockets and timers of [`Mappings`]. Every request leaves from one port of the range.
 //!
+//! - [`end`]: gives all back.
 //! - [`check`]: has relays send nonces to what the router claims.
 //! - [`hold`]: keeps what the NAT gives where no router is asked.
 //! - [`link`]: what the event loop and this task exchange.
 //! - [`router`]: how the router is asked.
 //! - [`expose`]: ports that lead to targets, for clients that are not p2pnode.
+//! - [`report`]: who learns what is mapped.
 //! - [`publish`]: what is proved, for others: a hook, a file, the DNS.
 
 mod check;
+mod end;
 mod expose;
 mod hold;
 pub(crate) mod link;
 mod publish;
+mod report;
 mod router;
 
 use std::{
     future::{pending, poll_fn},
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -26,7 +29,7 @@ use p2pnode_transports::{Family, Handle, Interfaces, Transport};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
-    time::{Sleep, sleep, sleep_until, timeout},
+    time::{Sleep, sleep},
 };
 
 use self::{
@@ -35,13 +38,14 @@ use self::{
     hold::{Holder, Port},
     link::{Ask, Link},
     publish::Sinks,
-    router::{Answer, CALLS, Io, claim, gateway, receive},
+    report::exposure,
+    router::{Answer, CALLS, Io, claim, gateway, receive, send},
 };
 use crate::{
-    config::{self, Expose, MappingMode, PUNCH},
+    config::{self, Expose, MappingMode},
     core::mappings::{
-        Action, Checked, Claim, Entry, Event, Exposure, ExposureState, Gateway, Inside, Mappings,
-        Method, RouterFacts, Wait, changes,
+        Action, Checked, Claim, Exposure, ExposureState, Gateway, Inside, Mappings, Method,
+        RouterFacts, Wait,
     },
     observe::status::ExposeStatus,
     swarm::netcheck::Plan,
@@ -49,12 +53,6 @@ use crate::{
 
 /// How often the punch ports are compared with what is mapped.
 const PORTS: Duration = Duration::from_secs(2);
-/// How long a shutdown waits for the router to confirm that mappings have ended: after each confirmation, and in all.
-const SILENCE: Duration = Duration::from_secs(1);
-const RELEASE: Duration = Duration::from_secs(5);
-/// After this long without its confirmation it is asked again, and then after twice as long each time: repeats fill the queue of a
-/// slow router.
-const AGAIN: Duration = Duration::from_millis(400);
 /// Requests for nonces that wait for the event loop.
 const ASKS: usize = 16;
 /// The largest datagram that is read whole: SSDP's.
@@ -306,92 +304,6 @@ impl Keeper {
         inside.collect()
     }
 
-    /// Lets the event loop, the sinks and the readers know what is mapped.
-    fn report(&mut self) {
-        while let Some(event) = self.mappings.poll_event() {
-            report(&event);
-            if let Event::Refused { inside, reason } = event {
-                let refused = Exposure {
-                    reason: Some(reason),
-                    ..exposure(inside.protocol, ExposureState::Refused)
-                };
-                self.report_to(inside, refused);
-            }
-        }
-        while let Some((inside, wait)) = self.mappings.poll_wait() {
-            let (protocol, port) = (inside.protocol.name(), inside.port);
-            let own = tracing::field::Empty;
-            tracing::warn!(own, protocol, port, reason = %wait, "a port waits to be mapped");
-            let waiting = Exposure {
-                reason: Some(wait.to_string()),
-                ..exposure(inside.protocol, ExposureState::Waiting)
-            };
-            self.report_to(inside, waiting);
-        }
-        self.outside
-            .router
-            .send_replace(self.mappings.router().clone());
-        self.show_exposed();
-        let now: Vec<Claim> = self.mappings.claims().collect();
-        let before = self.outside.claims.borrow().clone();
-        if now == before {
-            return;
-        }
-        for (state, claim) in changes(&before, &now) {
-            let changed = Exposure {
-                method: Some(claim.method),
-                address: Some(claim.verified.unwrap_or(claim.external)),
-                ..exposure(claim.inside.protocol, state.into())
-            };
-            self.report_to(claim.inside, changed);
-        }
-        let punch = self.punch();
-        let entries = now.iter().filter_map(|claim| {
-            let open = self.open_at(claim.inside);
-            let name = match open {
-                Some(open) => open.port.expose.name.as_str(),
-                None => PUNCH,
-            };
-            let is_known = open.is_some() || punch.contains(&claim.inside);
-            let entry = Entry {
-                name: name.to_owned(),
-                protocol: claim.inside.protocol,
-                public: claim.verified?,
-                private: SocketAddr::new(self.gateway?.own, claim.inside.port),
-            };
-            is_known.then_some(entry)
-        });
-        self.sinks.show(entries.collect());
-        // An error means that the event loop has ended.
-        let _ = self.outside.claims.send(now);
-    }
-
-    /// Lets the event loop know which ports lead where.
-    fn show_exposed(&self) {
-        let open = self.exposed.iter();
-        let open = open.map(|open| (&open.port.expose, Some(open.port.inside.port)));
-        let all = open.chain(self.missing.iter().map(|expose| (expose, None)));
-        let status = all.map(|(expose, port)| ExposeStatus {
-            name: expose.name.to_string(),
-            protocol: expose.protocol,
-            port,
-            target: expose.target.to_string(),
-        });
-        self.outside.exposed.send_replace(status.collect());
-    }
-
-    fn report_to(&self, inside: Inside, mut report: Exposure) {
-        report.port = Some(inside.port);
-        let open = self.open_at(inside);
-        if let Some(reports) = open.and_then(|open| open.reports.as_ref()) {
-            let _ = reports.try_send(report);
-        }
-    }
-
-    fn open_at(&self, inside: Inside) -> Option<&Open> {
-        self.exposed.iter().find(|open| open.port.inside == inside)
-    }
-
     fn on_checked(&mut self, (asked, outcome): (Check, Checked)) {
         tracing::debug!(?asked, ?outcome, "checked a mapping from outside");
         let now = Instant::now();
@@ -436,83 +348,6 @@ impl Keeper {
             }
         }
     }
-
-    /// Releases every mapping, and takes back what is published.
-    async fn end(mut self, mut answered: mpsc::Receiver<Answer>) {
-        self.mappings.handle_shutdown();
-        self.carry_out().await;
-        let Self {
-            mut mappings,
-            sinks,
-            io,
-            ..
-        } = self;
-        let confirmed = async {
-            if let Some(io) = &io {
-                confirm(&mut mappings, io).await;
-            }
-            // Ends the queue of calls.
-            drop(io);
-            while answered.recv().await.is_some() {}
-        };
-        // A router that confirms nothing lets the leases end.
-        let (_, ()) = tokio::join!(timeout(RELEASE, confirmed), sinks.stop());
-        let left = mappings.unconfirmed();
-        if left > 0 {
-            tracing::warn!(
-                left,
-                "the router has not confirmed the end of all mappings; what is left ends with its lease, within two hours"
-            );
-        }
-    }
-}
-
-async fn send(io: &Io, datagram: &[u8], to: SocketAddr) {
-    if let Err(error) = io.socket.socket().send_to(datagram, to).await {
-        tracing::debug!(%error, %to, "cannot ask the router");
-    }
-}
-
-/// Waits until the router has dropped every mapping.
-async fn confirm(mappings: &mut Mappings, io: &Io) {
-    let mut buffer = [0; DATAGRAM];
-    let mut until = tokio::time::Instant::now() + SILENCE;
-    let (mut wait, mut again) = (AGAIN, tokio::time::Instant::now() + AGAIN);
-    while !mappings.has_ended() {
-        let left = mappings.unconfirmed();
-        tokio::select! {
-            received = io.socket.socket().recv_from(&mut buffer) => {
-                if let Ok((length, from)) = received {
-                    mappings.handle_release_answer(from, &buffer[..length]);
-                }
-            }
-            () = sleep_until(again) => {
-                wait *= 2;
-                again += wait;
-                mappings.handle_no_release_answer();
-            }
-            () = sleep_until(until) => return,
-        }
-        if mappings.unconfirmed() < left {
-            until = tokio::time::Instant::now() + SILENCE;
-        }
-        while let Some(action) = mappings.poll_action() {
-            if let Action::Send { to, datagram } = action {
-                send(io, &datagram, to).await;
-            }
-        }
-    }
-}
-
-fn exposure(protocol: Protocol, state: ExposureState) -> Exposure {
-    Exposure {
-        state,
-        protocol,
-        port: None,
-        method: None,
-        address: None,
-        reason: None,
-    }
 }
 
 async fn changed(interfaces: &mut Option<Interfaces>) {
@@ -528,47 +363,6 @@ fn due(at: Option<Instant>) -> impl Future<Output = ()> {
         match sleep {
             Some(sleep) => sleep.await,
             None => pending().await,
-        }
-    }
-}
-
-fn report(event: &Event) {
-    let own = tracing::field::Empty;
-    let (Event::Granted { inside, .. }
-    | Event::Proved { inside, .. }
-    | Event::Doubted { inside }
-    | Event::Lost { inside, .. }
-    | Event::Refused { inside, .. }) = event;
-    let (protocol, port) = (inside.protocol.name(), inside.port);
-    match event {
-        Event::Granted {
-            external,
-            method: Method::Hold,
-            ..
-        } => {
-            tracing::info!(own, protocol, port, %external, "a port is held: traffic to a relay keeps its mapping");
-        }
-        Event::Granted {
-            external, method, ..
-        } => {
-            tracing::info!(own, protocol, port, %external, ?method, "the router says that it maps a port");
-        }
-        Event::Proved { at, .. } => {
-            tracing::info!(own, protocol, port, %at, "a mapping is verified from outside");
-        }
-        Event::Doubted { .. } => {
-            tracing::warn!(
-                own,
-                protocol,
-                port,
-                "a mapping no longer lets anything in; it is withdrawn, and the router is asked again"
-            );
-        }
-        Event::Lost { reason, .. } => {
-            tracing::info!(own, protocol, port, ?reason, "a mapping has ended");
-        }
-        Event::Refused { reason, .. } => {
-            tracing::warn!(own, protocol, port, reason, "the router maps no port");
         }
     }
 }

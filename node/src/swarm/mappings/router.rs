@@ -91,3 +91,9 @@ async fn call(socket: &ClaimedUdp, to: SocketAddr, request: &[u8]) -> io::Result
     }
     Ok(answer)
 }
+
+pub(super) async fn send(io: &Io, datagram: &[u8], to: SocketAddr) {
+    if let Err(error) = io.socket.socket().send_to(datagram, to).await {
+        tracing::debug!(%error, %to, "cannot ask the router");
+    }
+}
