@@ -10,6 +10,8 @@ lab_tests! {
     a_dial_of_an_address_whose_node_does_not_admit_this_one_is_refused_at_once: refused_at_address();
     a_dial_over_quic_of_a_peer_without_memory_ends_with_its_refusal: full(Transport::Quic, "the server refused to accept a new connection");
     a_dial_over_tcp_of_a_peer_without_memory_ends_with_its_reset: full(Transport::Tcp, "reset by the peer");
+    a_dial_over_quic_of_a_relayed_peer_without_memory_ends_with_that: full_behind_a_relay(Transport::Quic);
+    a_dial_over_tcp_of_a_relayed_peer_without_memory_ends_with_that: full_behind_a_relay(Transport::Tcp);
     a_quic_relay_that_does_not_admit_a_node_is_dialed_ever_less_often: relay_refuses(Transport::Quic);
     a_tcp_relay_that_does_not_admit_a_node_is_dialed_ever_less_often: relay_refuses(Transport::Tcp);
     a_dial_of_its_own_takes_nothing_from_the_node_that_runs_with_its_file: beside_a_node();
@@ -82,6 +84,25 @@ async fn full(transport: Transport, refusal: &str) -> Result<()> {
     let dial = dial.args(["--addr", &at]).on(&host)?.ended().await?;
     let reason = dial.is("unreachable")?.text("/reason");
     ensure!(reason.contains(refusal), "{reason}");
+    Ok(())
+}
+
+/// The caller learns it as one of the causes that a relay cannot tell apart, and the peer's `status` says that it is so.
+async fn full_behind_a_relay(transport: Transport) -> Result<()> {
+    let prepared = Running::homes().over(&[transport]).prepare().await?;
+    let both = prepared
+        .b_env("P2PNODE_LIMITS_MEMORY", "1MiB")
+        .start()
+        .await?;
+    let dial = both
+        .a
+        .dial_with("dial", &both.b.id, &["--timeout", "8s"])
+        .await?;
+    let reason = dial.is("unreachable")?.text("/reason");
+    ensure!(reason.contains("limits.memory"), "{reason}");
+    let status = both.b.control.json(&["status", "--json"]).await?;
+    let turned_away = &status["turned_away"][0];
+    ensure!(turned_away["reason"] == "memory", "{status}");
     Ok(())
 }
 

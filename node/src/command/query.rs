@@ -322,6 +322,7 @@ mod tests {
         Status {
             peer_id: id(),
             key_also_at: None,
+            turned_away: Vec::new(),
             listen: Vec::new(),
             port_range: "40000-40050".parse().unwrap(),
             punch_ports: BTreeMap::new(),

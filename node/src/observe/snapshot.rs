@@ -7,7 +7,8 @@ use tokio::sync::watch;
 
 use super::status::{
     AddressStatus, ExposeStatus, ForwardStatus, LostStatus, MappingStatus, PathStatus, PeerStatus,
-    PunchStatus, RefusedStatus, RelayStatus, Scored, ServiceStatus, SessionStatus, Status, Why,
+    PunchStatus, RefusedStatus, RelayStatus, Scored, ServiceStatus, SessionStatus, Status,
+    TurnedAwayStatus, Why,
 };
 use crate::{
     config::Names,
@@ -62,6 +63,7 @@ impl Snapshot<'_> {
         Status {
             peer_id: state.local(),
             key_also_at: state.key_elsewhere(),
+            turned_away: self.turned_away(),
             listen: state.listeners().cloned().collect(),
             port_range: state.port_range(),
             punch_ports: state.punch_ports().clone(),
@@ -85,6 +87,16 @@ impl Snapshot<'_> {
             sessions: self.served.sessions,
             addresses: self.served.addresses,
         }
+    }
+
+    fn turned_away(&self) -> Vec<TurnedAwayStatus> {
+        let runs = self.state.turned_away().runs(self.now);
+        runs.map(|(refused, run)| TurnedAwayStatus {
+            reason: refused.as_str().to_owned(),
+            count: run.count,
+            last: self.now.saturating_duration_since(run.last),
+        })
+        .collect()
     }
 
     fn mappings(&self) -> Vec<MappingStatus> {

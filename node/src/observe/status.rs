@@ -34,6 +34,9 @@ pub struct Status {
     /// Where another host uses its key, if one was met.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_also_at: Option<SocketAddr>,
+    /// Connections of others that were refused or ended early within the last minute.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub turned_away: Vec<TurnedAwayStatus>,
     /// Where others may dial in.
     pub listen: Vec<Multiaddr>,
     /// The range that its packets leave from.
@@ -73,6 +76,33 @@ pub struct Status {
     /// The source addresses that stand for peers at targets with `identity: address`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<AddressStatus>,
+}
+
+/// Connections of others that were refused or ended early for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnedAwayStatus {
+    /// Why: a value of the label `reason` of `p2pnode_refused_total`.
+    pub reason: String,
+    /// How many, without a minute between two of them.
+    pub count: u64,
+    /// Time since the last one.
+    #[serde(rename = "last_s", with = "json::seconds")]
+    pub last: Duration,
+}
+
+impl fmt::Display for TurnedAwayStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, reason, ago) = (self.count, &self.reason, self.last.as_secs());
+        let connections = if count == 1 {
+            "connection"
+        } else {
+            "connections"
+        };
+        write!(
+            f,
+            "{count} {connections}, the last {ago} s ago: {reason}; see `p2pnode explain {reason}`"
+        )
+    }
 }
 
 /// A port that leads to a target.

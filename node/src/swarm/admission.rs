@@ -74,7 +74,8 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.admission.handle_room(self.pressure.handshakes());
+        let pressure = &self.pressure;
+        (self.admission).handle_memory(pressure.handshakes(), pressure.is_high());
         self.admission
             .handle_incoming(connection, local, remote, Instant::now())
             .map_err(ConnectionDenied::new)?;

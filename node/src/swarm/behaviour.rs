@@ -21,8 +21,7 @@ use crate::{
     core::liveness::Link,
     punch,
     swarm::{
-        admission, autonat, circuits::Client, introduction, memory, services, streams,
-        transport::Clients,
+        admission, autonat, circuits::Client, introduction, services, streams, transport::Clients,
     },
 };
 
@@ -44,7 +43,6 @@ pub(crate) const PUNCHES: Measure = Measure {
 pub(crate) struct Behaviour {
     // First, so that it refuses before any protocol is set up.
     pub(crate) access: Toggle<allow_block_list::Behaviour<allow_block_list::AllowedPeers>>,
-    memory: memory::Behaviour,
     pub(crate) admission: admission::Behaviour,
     pub(crate) relay_ip4: Client,
     pub(crate) relay_ip6: Client,
@@ -61,7 +59,6 @@ pub(crate) struct Behaviour {
 
 /// What refuses connections, or ends them for others.
 pub(crate) struct Limits {
-    pub(crate) memory: memory::Behaviour,
     pub(crate) admission: admission::Behaviour,
     pub(crate) requests: PerConnection,
     pub(crate) punches: PerConnection,
@@ -99,7 +96,6 @@ impl Behaviour {
             .with_cache_size(0);
         Self {
             access: access(allowed).into(),
-            memory: limits.memory,
             admission: limits.admission,
             relay_ip4: clients.ip4,
             relay_ip6: clients.ip6,

@@ -75,7 +75,6 @@ pub(crate) fn build(
         allowed.as_ref(),
         relays,
         Limits {
-            memory: memory::Behaviour(guard.pressure()),
             admission: admission::Behaviour::new(admission, guard.pressure(), parts.displacer),
             requests: counted(REQUESTS, metrics),
             punches: counted(PUNCHES, metrics),

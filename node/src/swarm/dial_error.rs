@@ -6,14 +6,13 @@ use libp2p::{
     Multiaddr, TransportError,
     core::upgrade::NegotiationError,
     relay::outbound::hop::{ConnectError, ProtocolViolation},
-    swarm::{ConnectionError, DialError, ListenError},
+    swarm::{ConnectionError, DialError},
 };
 use p2pnode_protocol::escape;
 pub(crate) use p2pnode_transports::innermost;
 use p2pnode_transports::{Closed, Overuse, causes};
 
 use crate::core::{
-    admission::Refused,
     dialer::{CircuitFailure, Fault},
     liveness::Ended,
     state::{AnsweredBy, DialFailure, ListenerEnd},
@@ -101,14 +100,6 @@ pub(crate) fn end(cause: Option<&ConnectionError>) -> String {
 pub(crate) fn is_overuse(cause: Option<&ConnectionError>) -> bool {
     let over = Closed::Overuse(Overuse::Stranger);
     matches!(cause, Some(ConnectionError::IO(error)) if p2pnode_transports::closed(error) == Some(over))
-}
-
-/// Whether an inbound connection was refused because the process is above `limits.memory`.
-pub(crate) fn is_for_memory(error: &ListenError) -> bool {
-    let ListenError::Denied { cause } = error else {
-        return false;
-    };
-    cause.downcast_ref() == Some(&Refused::Memory)
 }
 
 /// Why a dial failed, in one line. A remote may have written the addresses and parts of the reasons.
@@ -205,7 +196,7 @@ fn circuit_refusal(error: &ConnectError) -> String {
         ConnectError::NoReservation => {
             "the peer holds no reservation on this relay: is it running, with this relay in its configuration?".to_owned()
         }
-        ConnectError::ConnectionFailed => "the relay could not reach the peer, which holds a reservation there: the peer is gone, or does not accept the reservation; the peer's `status` says why".to_owned(),
+        ConnectError::ConnectionFailed => "the relay could not reach the peer, which holds a reservation there: the peer is gone, is above its limits.memory, or does not accept the circuit; its `status` says why".to_owned(),
         ConnectError::ResourceLimitExceeded => "the relay takes no more circuits: its limits are reached, or it is ending".to_owned(),
         ConnectError::PermissionDenied => "the relay does not admit this circuit".to_owned(),
         ConnectError::Unsupported => "this peer is not a relay: it does not speak circuit relay v2".to_owned(),

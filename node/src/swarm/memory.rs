@@ -1,41 +1,8 @@
-//! Refuses inbound connections while the process is above `limits.memory`, and has others closed.
+//! Has connections closed while the process is above `limits.memory`.
 
-use std::convert::Infallible;
-
-use libp2p::{
-    Multiaddr,
-    swarm::{ConnectionDenied, ConnectionId, NetworkBehaviour, dummy},
-};
-use p2pnode_daemon::memory::{Holders, Pressure};
+use p2pnode_daemon::memory::Holders;
 use p2pnode_transports::{Budgets, Largest};
 use prometheus_client::metrics::counter::Counter;
-
-use crate::core::admission::Refused;
-
-/// Refuses with [`Refused::Memory`].
-pub(crate) struct Behaviour(pub(crate) Pressure);
-
-impl NetworkBehaviour for Behaviour {
-    type ConnectionHandler = dummy::ConnectionHandler;
-    type ToSwarm = Infallible;
-
-    fn handle_pending_inbound_connection(
-        &mut self,
-        _: ConnectionId,
-        _: &Multiaddr,
-        _: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        match self.0.is_high() {
-            true => Err(ConnectionDenied::new(Refused::Memory)),
-            false => Ok(()),
-        }
-    }
-
-    p2pnode_protocol::handlers!(self => dummy::ConnectionHandler);
-    p2pnode_protocol::no_swarm_events!();
-    p2pnode_protocol::no_reports!();
-    p2pnode_protocol::polls!(nothing);
-}
 
 /// The connections of a node, and where those are counted that are closed.
 pub(crate) struct Connections {

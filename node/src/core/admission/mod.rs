@@ -12,6 +12,7 @@
 
 mod limits;
 mod origin;
+mod recent;
 mod refused;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_daemon::shares::{Handshakes, PATIENCE, Part as _, Place, Places, Shares};
 use p2pnode_protocol::{Source, Transport};
 
-pub(crate) use refused::Refused;
+pub(crate) use {recent::Recent, refused::Refused};
 
 use limits::Limits;
 use origin::{Caller, Origin, origins, peer_of, relay_of};
@@ -88,6 +89,8 @@ pub(crate) struct Admission {
     circuits: Shares<ConnectionId, Caller>,
     /// For how many handshakes of circuits there is memory.
     room: usize,
+    /// Whether the process is above `limits.memory`.
+    is_full: bool,
     own_dials: HashMap<ConnectionId, PeerId>,
     punches: HashMap<ConnectionId, PeerId>,
     inbound: Places<ConnectionId, Origin>,
@@ -110,6 +113,7 @@ impl Admission {
             handshakes: Handshakes::new(limits.handshakes),
             circuits: Shares::default(),
             room: usize::MAX,
+            is_full: false,
             own_dials: HashMap::new(),
             punches: HashMap::new(),
             inbound: Places::new(limits.connections, limits.connections / 8),
@@ -126,10 +130,10 @@ impl Admission {
         self.named = named;
     }
 
-    /// There is memory for so many inbound handshakes at once.
-    pub(crate) fn handle_room(&mut self, handshakes: usize) {
+    /// There is memory for so many inbound handshakes at once, and for no connection if the process is above `limits.memory`.
+    pub(crate) fn handle_memory(&mut self, handshakes: usize, is_full: bool) {
         self.handshakes.set_room(handshakes);
-        self.room = handshakes;
+        (self.room, self.is_full) = (handshakes, is_full);
     }
 
     /// A connection from `remote` to `local` begins its handshake.
@@ -143,6 +147,9 @@ impl Admission {
         remote: &Multiaddr,
         now: Instant,
     ) -> Result<(), Refused> {
+        if self.is_full {
+            return Err(self.refused(Refused::Memory, now));
+        }
         let displaced = match (relay_of(local), Transport::of(remote), Source::of(remote)) {
             (Some(relay), ..) => self.begin_circuit(connection, relay, peer_of(remote), now),
             (None, Some(transport), Some(source)) => {

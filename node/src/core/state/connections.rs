@@ -6,6 +6,7 @@ use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::{Action, Closed, DialFailure, Established, Event, NodeState, Purpose};
 use crate::core::{
+    admission::Refused,
     dialer::{self, CircuitFailure, Fault},
     event::{self, LossCause},
     liveness::{Ended, Farewell, Link},
@@ -185,6 +186,11 @@ impl NodeState {
     /// An inbound connection was this node's own.
     pub(crate) fn handle_met_itself(&mut self, now: Instant) {
         self.own_key.handle_met_itself(now);
+    }
+
+    /// A connection was refused, or ended early.
+    pub(crate) fn handle_turned_away(&mut self, refused: Refused, now: Instant) {
+        self.turned_away.handle_refused(refused, now);
     }
 
     /// A connection is no longer open.

@@ -55,6 +55,7 @@ use p2pnode_transports::{Class, Family, Learned, PortRange};
 
 use crate::core::{
     addresses::Addresses,
+    admission::Recent,
     dialer::{Dialer, Pace, Sources},
     endings::Endings,
     event,
@@ -156,6 +157,8 @@ pub(crate) struct NodeState {
     /// Legs whose opening is not reported yet: their relays closed the connection before soon, or did not admit this node.
     unreported: BTreeSet<ConnectionId>,
     own_key: OwnKey,
+    /// Connections that were refused or ended early.
+    turned_away: Recent,
     /// What dials have learned about paths.
     learned: Vec<Learned>,
     /// Whether the node is shutting down.
@@ -229,6 +232,7 @@ impl NodeState {
             classes: BTreeMap::new(),
             tokens,
             own_key: OwnKey::default(),
+            turned_away: Recent::default(),
             neighbours: Neighbours::default(),
             unreported: BTreeSet::new(),
             learned: Vec::new(),

@@ -10,8 +10,8 @@ use super::NodeState;
 use super::{Inquiries, Introductions, Joins, Liveness, Purpose};
 use crate::{
     core::{
-        peers::PeerTable, port_search::SearchReport, reconnect::Lost, refusals::Refused,
-        relays::RelayKeeper,
+        admission::Recent, peers::PeerTable, port_search::SearchReport, reconnect::Lost,
+        refusals::Refused, relays::RelayKeeper,
     },
     punch::Reason,
 };
@@ -20,6 +20,11 @@ impl NodeState {
     /// Where another host uses the key of this node, as far as is known.
     pub(crate) const fn key_elsewhere(&self) -> Option<SocketAddr> {
         self.own_key.elsewhere()
+    }
+
+    /// Connections that were refused or ended early within the last minute.
+    pub(crate) const fn turned_away(&self) -> &Recent {
+        &self.turned_away
     }
 
     /// The node's own id.

@@ -32,6 +32,9 @@ impl Shown for Status {
             let text = format!("also used by another host, at {at}");
             view.fact("key", Cell::new(text, Tone::Bad));
         }
+        for refusal in &self.turned_away {
+            view.fact("away", Cell::new(refusal.to_string(), Tone::Bad));
+        }
         view.fact(
             "range",
             format!("{}, punching from {}", self.port_range, ports(self)),

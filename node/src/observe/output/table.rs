@@ -32,6 +32,9 @@ pub(crate) fn status(status: &Status, colour: bool) -> String {
         status.port_range,
         ports(status)
     );
+    for refusal in &status.turned_away {
+        let _ = writeln!(text, "away    {refusal}");
+    }
     for listen in &status.listen {
         let _ = writeln!(text, "listen  {listen}");
     }
@@ -311,6 +314,7 @@ mod tests {
         Status {
             peer_id: id(A),
             key_also_at: None,
+            turned_away: Vec::new(),
             listen: Vec::new(),
             port_range: "40000-40050".parse().unwrap(),
             punch_ports: BTreeMap::from([((Transport::Quic, Family::Ip4), 40017)]),

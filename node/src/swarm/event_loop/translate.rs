@@ -74,10 +74,6 @@ impl EventLoop {
                 error,
                 ..
             } => {
-                // What admission refuses is an event of its own.
-                if dial_error::is_for_memory(&error) {
-                    self.observers.refused(Refused::Memory);
-                }
                 if matches!(error, ListenError::LocalPeerId { .. }) {
                     self.state.handle_met_itself(now);
                 }
@@ -154,9 +150,10 @@ impl EventLoop {
             BehaviourEvent::Directory(event) => self.on_directory(event, now),
             BehaviourEvent::Admission(Event { refused, to_log }) => {
                 self.observers.refused(refused);
+                self.state.handle_turned_away(refused, now);
                 tracing::debug!(%refused, "a connection was refused or ended early");
                 if let Some(count) = to_log {
-                    tracing::warn!(count, last = %refused, "connections were refused or ended early; the metric p2pnode_refused_total counts them");
+                    tracing::warn!(count, last = %refused, "connections were refused or ended early; the metric p2pnode_refused_total counts them, and `status` shows those of the last minute");
                 }
             }
             BehaviourEvent::Access(never)
