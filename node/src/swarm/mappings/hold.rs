@@ -67,7 +67,7 @@ impl Holder {
                 Protocol::Udp => udp(&plan, &port).await,
                 Protocol::Tcp => tcp(&plan, &port, held).await,
             };
-            (inside, seen)
+            (inside, plan.heard(seen))
         });
     }
 

@@ -6,6 +6,7 @@
 
 mod host;
 mod lifetime;
+mod names;
 mod nat64;
 mod path;
 mod reached;
@@ -22,13 +23,13 @@ use futures::future::{join_all, join3};
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::addr::{self, Host};
 use p2pnode_transports::{ClaimedUdp, Family, FamilyPolicy, Handle, PortRange, Transport};
-use tokio::{
-    net::lookup_host,
-    time::{Instant, timeout},
-};
+use tokio::{net::lookup_host, time::Instant};
 
 pub(crate) use self::lifetime::LONGEST;
-use self::path::{Faults, Look, Path};
+use self::{
+    names::Names,
+    path::{Faults, Look, Path},
+};
 pub(in crate::swarm) use self::{
     path::{AGAIN, MAPPINGS, Target, request},
     tcp::ask as ask_on,
@@ -47,9 +48,6 @@ use crate::{
 
 /// How long a look takes at most.
 const WHOLE: Duration = Duration::from_millis(2_800);
-
-/// A name has to be resolved within this.
-const RESOLVE: Duration = Duration::from_millis(1_000);
 
 /// What a running node knows.
 #[derive(Default)]
@@ -77,6 +75,7 @@ pub(crate) struct Plan {
     family: FamilyPolicy,
     searches: bool,
     rotate: Rotate,
+    names: Names,
 }
 
 impl Plan {
@@ -94,6 +93,7 @@ impl Plan {
             family: config.dial.family,
             searches: quic && config.punch.search,
             rotate: config.punch.rotate,
+            names: Names::default(),
         }
     }
 
@@ -125,7 +125,8 @@ impl Plan {
 
     /// How a relay sees the range; `None` if it answers no STUN over QUIC's port.
     pub(crate) async fn sample(&self, relay: PeerId) -> Option<Sample> {
-        udp::sample(&self.sockets, self.over_quic(relay).await?).await
+        let seen = udp::sample(&self.sockets, self.over_quic(relay).await?).await;
+        self.heard(seen)
     }
 
     /// How a relay sees the next ports of the range, and these ports. Of `used` it takes the first, if no other is free.
@@ -135,12 +136,22 @@ impl Plan {
         used: &[u16],
         count: usize,
     ) -> Option<(Sample, Vec<ClaimedUdp>)> {
-        udp::sample_next(&self.sockets, self.over_quic(relay).await?, used, count).await
+        let at = self.over_quic(relay).await?;
+        self.heard(udp::sample_next(&self.sockets, at, used, count).await)
     }
 
     /// How a relay sees the punch socket.
     pub(crate) async fn punch_socket(&self, relay: PeerId) -> Option<SocketAddr> {
-        udp::punch_socket(&self.sockets, self.over_quic(relay).await?).await
+        let seen = udp::punch_socket(&self.sockets, self.over_quic(relay).await?).await;
+        self.heard(seen)
+    }
+
+    /// What a relay has answered. If it has not, its name may lead elsewhere by now.
+    pub(in crate::swarm) fn heard<T>(&self, answer: Option<T>) -> Option<T> {
+        if answer.is_none() {
+            self.names.forget();
+        }
+        answer
     }
 
     /// Where a relay answers over QUIC's port; IPv4 comes first.
@@ -156,6 +167,7 @@ impl Plan {
         let deadline = Instant::now() + WHOLE;
         // Before this look takes ports.
         let host = host::look(&self.sockets, &self.transports);
+        self.names.forget();
         let (mut targets, mut unresolved) = self.targets(&known.relays).await;
         for (relay, addr) in &known.connected {
             let is_at = |target: &&mut Target| {
@@ -270,11 +282,11 @@ impl Plan {
             let ips = match &endpoint.host {
                 Host::Ip(ip) => Ok(vec![*ip]),
                 Host::Name(name) => {
-                    match timeout(RESOLVE, lookup_host((name.as_str(), endpoint.port))).await {
-                        Ok(Ok(found)) => Ok(found.map(|found| found.ip()).collect()),
-                        Ok(Err(error)) => Err(format!("cannot resolve {name}: {error}")),
-                        Err(_) => Err(format!("cannot resolve {name} within 1 s")),
-                    }
+                    let lookup = async {
+                        let found = lookup_host((name.as_str(), endpoint.port)).await?;
+                        Ok(found.collect())
+                    };
+                    self.names.resolve(name, lookup).await
                 }
             };
             Some((configured, relay.peer, endpoint, only, ips))
