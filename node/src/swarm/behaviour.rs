@@ -108,7 +108,7 @@ impl Behaviour {
                 };
                 link.pace()
             })
-            .with_received(move |peer, remote| limits.budgets.received(peer, remote)),
+            .with_signs(move |peer, remote| limits.budgets.signs_of_life(peer, remote)),
             punch: Guarded::new(punch, limits.punches),
             introduction: asks.introduction,
             streams: asks.streams,

@@ -15,7 +15,7 @@ use libp2p::{
     },
 };
 
-use super::{Failure, Handler, Now, Outcome, Pace, Received};
+use super::{Failure, Handler, Now, Outcome, Pace, Signs};
 use crate::addr::is_circuit;
 
 /// The outcome of a ping.
@@ -36,13 +36,13 @@ pub struct Event {
 /// The pace for a peer, and for whether the connection is relayed.
 type PaceOf = Box<dyn Fn(&PeerId, bool) -> Pace + Send>;
 
-/// What counts what arrives on the connection with a peer at an address.
-type ReceivedOf = Box<dyn Fn(&PeerId, &Multiaddr) -> Received + Send>;
+/// What counts signs of life on the connection with a peer at an address.
+type SignsOf = Box<dyn Fn(&PeerId, &Multiaddr) -> Signs + Send>;
 
 /// Pings every connection and answers pings.
 pub struct Behaviour {
     pace: PaceOf,
-    received: Option<ReceivedOf>,
+    signs: Option<SignsOf>,
     queue: VecDeque<ToSwarm<Event, Now>>,
     waker: Option<Waker>,
 }
@@ -52,20 +52,20 @@ impl Behaviour {
     pub fn new(pace: impl Fn(&PeerId, bool) -> Pace + Send + 'static) -> Self {
         Self {
             pace: Box::new(pace),
-            received: None,
+            signs: None,
             queue: VecDeque::new(),
             waker: None,
         }
     }
 
-    /// Takes what arrives on a direct connection for a sign of life. `received` is given the peer and the address of its end of the
-    /// connection.
+    /// Signs of life on a direct connection give a ping more time. `signs` is given the peer and the address of its end of the
+    /// connection. Without them, and on circuits, these are the pings of the other side.
     #[must_use]
-    pub fn with_received(
+    pub fn with_signs(
         mut self,
-        received: impl Fn(&PeerId, &Multiaddr) -> Received + Send + 'static,
+        signs: impl Fn(&PeerId, &Multiaddr) -> Signs + Send + 'static,
     ) -> Self {
-        self.received = Some(Box::new(received));
+        self.signs = Some(Box::new(signs));
         self
     }
 
@@ -82,9 +82,9 @@ impl Behaviour {
     }
 
     fn handler(&self, peer: &PeerId, is_relayed: bool, remote: &Multiaddr) -> Handler {
-        let received = self.received.as_ref().filter(|_| !is_relayed);
-        let received = received.map(|received| received(peer, remote));
-        Handler::new((self.pace)(peer, is_relayed), received)
+        let signs = self.signs.as_ref().filter(|_| !is_relayed);
+        let signs = signs.map(|signs| signs(peer, remote));
+        Handler::new((self.pace)(peer, is_relayed), signs)
     }
 }
 

@@ -27,7 +27,7 @@ use libp2p::{
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{
-    Failure, PROTOCOL, Pace, Patience, Received,
+    Failure, PROTOCOL, Pace, Patience, Signs,
     timers::{Deadline, Wait},
 };
 use crate::{
@@ -68,8 +68,8 @@ pub struct Outcome {
 pub struct Handler {
     pace: Pace,
     patience: Patience,
-    received: Option<Received>,
-    /// Pings of the remote that were read.
+    signs: Option<Signs>,
+    /// Pings of the remote that were read, the signs of life where there are no others.
     heard: Arc<AtomicU64>,
     inbound: VecDeque<BoxFuture<'static, io::Error>>,
     /// What is left of [`ANSWERS`], for pings and for streams, once the remote has pinged.
@@ -121,11 +121,11 @@ enum Fresh {
 }
 
 impl Handler {
-    pub(super) fn new(pace: Pace, received: Option<Received>) -> Self {
+    pub(super) fn new(pace: Pace, signs: Option<Signs>) -> Self {
         Self {
             pace,
             patience: Patience::default(),
-            received,
+            signs,
             heard: Arc::default(),
             inbound: VecDeque::new(),
             answers: None,
@@ -153,18 +153,16 @@ impl Handler {
             Duration::ZERO
         };
         self.outbound = Outbound::Pinging(Ping {
-            deadline: Deadline::new(timeout, self.patience.longest(self.pace), self.signs()),
+            deadline: Deadline::new(
+                timeout,
+                self.patience.longest(self.pace),
+                seen(self.signs.as_ref(), &self.heard),
+            ),
             kept,
             fresh: Fresh::After(Wait::new(wait)),
             late: None,
             silent: false,
         });
-    }
-
-    /// Grows with each sign of life.
-    fn signs(&self) -> u64 {
-        let received = self.received.as_ref().map_or(0, |received| received());
-        received.wrapping_add(self.heard.load(Ordering::Relaxed))
     }
 
     fn end(&mut self, result: Result<(Stream, Duration), Failure>) -> Outcome {
@@ -230,11 +228,8 @@ impl Handler {
             return Poll::Ready(Step::Report(self.end(Ok(late))));
         }
         loop {
-            let (received, heard) = (&self.received, &self.heard);
-            let signs = || {
-                let received = received.as_ref().map_or(0, |received| received());
-                received.wrapping_add(heard.load(Ordering::Relaxed))
-            };
+            let (signs, heard) = (self.signs.as_ref(), &self.heard);
+            let signs = || seen(signs, heard);
             match &mut self.outbound {
                 Outbound::Idle(kept) => {
                     if !self.asked {
@@ -334,6 +329,11 @@ impl Ping {
         };
         done(self.late.take().ok_or(failure), false)
     }
+}
+
+/// Grows with each sign of life.
+fn seen(signs: Option<&Signs>, heard: &AtomicU64) -> u64 {
+    signs.map_or_else(|| heard.load(Ordering::Relaxed), |signs| signs())
 }
 
 /// Sends a ping and waits for its answer.

@@ -38,8 +38,8 @@ pub struct Pace {
     pub timeout: Duration,
 }
 
-/// What has arrived on a connection, counted in any unit: a change is a sign of life.
-pub type Received = std::sync::Arc<dyn Fn() -> u64 + Send + Sync>;
+/// Signs of life of a connection, counted in any unit: a change is one.
+pub type Signs = std::sync::Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// Why a ping has no round trip time.
 #[derive(Debug, thiserror::Error)]

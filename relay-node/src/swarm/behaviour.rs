@@ -122,7 +122,7 @@ impl Behaviour {
                 open(Request::Identify),
             ),
             ping: ping::Behaviour::new(|_, _| PACE)
-                .with_received(move |peer, remote| budgets.received(peer, remote)),
+                .with_signs(move |peer, remote| budgets.signs_of_life(peer, remote)),
             // How many records there are, the state bounds.
             directory: Gated::new(
                 directory::Behaviour::server(local),

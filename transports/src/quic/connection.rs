@@ -17,7 +17,10 @@ use libp2p::{
 use p2pnode_protocol::Transport;
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 
-use super::{datagrams::Carrying, settings::Settings, streams::Streams, tolerance, window::Window};
+use super::{
+    datagrams::Carrying, flight::Flight, life::Flow, settings::Settings, streams::Streams,
+    tolerance, window::Window,
+};
 use crate::net::{
     budget::{Budgeted, Class, Grant, Opens, Overuse, Pause, Registered, canonical},
     proposals::LimitedProposals,
@@ -43,14 +46,15 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(inner: quinn::Connection, peer: PeerId, settings: &Settings) -> Self {
         let ip = canonical(inner.remote_address()).ip();
+        let flight = tolerance::flight(&inner);
         if let Some(window) = settings.budgets.congestion_window(&peer, ip)
-            && let Some(flight) = tolerance::flight(&inner)
+            && let Some(flight) = &flight
         {
             flight.set_known(window);
         }
         let budget = Registered::new(&settings.budgets, peer, |grant| {
             let class = grant.class;
-            let budget = Budget::new(inner.clone(), grant, settings.send_window);
+            let budget = Budget::new(inner.clone(), flight, grant, settings.send_window);
             budget.apply(class);
             Arc::new(budget)
         });
@@ -157,6 +161,8 @@ struct Budget(Mutex<Held>);
 
 struct Held {
     connection: quinn::Connection,
+    flight: Option<Arc<Flight>>,
+    flow: Flow,
     class: Class,
     window: Window,
     opens: Opens,
@@ -175,9 +181,16 @@ struct Held {
 }
 
 impl Budget {
-    fn new(connection: quinn::Connection, grant: Grant, send_window: u64) -> Self {
+    fn new(
+        connection: quinn::Connection,
+        flight: Option<Arc<Flight>>,
+        grant: Grant,
+        send_window: u64,
+    ) -> Self {
         Self(Mutex::new(Held {
             connection,
+            flight,
+            flow: Flow::new(now()),
             class: grant.class,
             window: Window::new(grant.room),
             opens: Opens::new(grant.pace, grant.class, now()),
@@ -245,8 +258,12 @@ impl Budgeted for Budget {
         Some((Transport::Quic, canonical(remote)))
     }
 
-    fn received(&self) -> u64 {
-        lock(&self.0).connection.stats().udp_rx.datagrams
+    fn signs_of_life(&self) -> u64 {
+        let held = &mut *lock(&self.0);
+        let flight = held.flight.as_deref();
+        let acknowledged = flight.map_or(0, Flight::acknowledgements);
+        let arrived = held.connection.stats().udp_rx.bytes;
+        acknowledged.wrapping_add(held.flow.handle_arrived(arrived, now()))
     }
 
     fn congestion_window(&self) -> u64 {

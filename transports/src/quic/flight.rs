@@ -44,6 +44,8 @@ pub(super) struct Flight {
     known: AtomicU64,
     /// Bytes that were sent and are neither acknowledged nor lost. Between acknowledgements those that ask for none are among them.
     in_flight: AtomicU64,
+    /// Packets that were acknowledged.
+    acknowledged: AtomicU64,
     /// The smoothed round trip, in microseconds.
     rtt: AtomicU64,
     /// When the last datagram was offered, in microseconds after `begun`, plus one. 0: none was.
@@ -65,6 +67,7 @@ impl Flight {
             window: AtomicU64::new(0),
             known: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
             rtt: AtomicU64::new(0),
             offered: AtomicU64::new(0),
             taken: Mutex::new(Taken { level: 0, at: now }),
@@ -93,6 +96,16 @@ impl Flight {
     /// A packet was sent.
     pub(super) fn sent(&self, bytes: u64) {
         self.in_flight.fetch_add(bytes, Relaxed);
+    }
+
+    /// The remote has acknowledged a packet.
+    pub(super) fn acknowledged(&self) {
+        self.acknowledged.fetch_add(1, Relaxed);
+    }
+
+    /// How many packets the remote has acknowledged.
+    pub(super) fn acknowledgements(&self) -> u64 {
+        self.acknowledged.load(Relaxed)
     }
 
     pub(super) fn set_rtt(&self, rtt: Duration) {

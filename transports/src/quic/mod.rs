@@ -8,8 +8,8 @@
 //! repetition, buffers, windows, number of streams, congestion control.
 //!
 //! From the top: `dialer` and `listeners` (whose socket), `punch` (both arms of a punch), `socket` (one UDP socket and its
-//! packets). Below are `connection` (the multiplexer), `datagrams` (what it carries alongside streams), `tolerance` and `flight` (how
-//! fast), and `settings` (quinn's, and why).
+//! packets). Below are `connection` (the multiplexer), `datagrams` (what it carries alongside streams), `life` (whether the remote
+//! hears this side), `tolerance` and `flight` (how fast), and `settings` (quinn's, and why).
 
 pub(crate) mod congestion;
 
@@ -19,6 +19,7 @@ mod dialer;
 mod failure;
 mod flight;
 mod found;
+mod life;
 mod listeners;
 mod punch;
 mod restraint;

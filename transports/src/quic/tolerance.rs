@@ -146,6 +146,7 @@ impl Controller for Watched {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
+        self.flight.acknowledged();
         self.flight.set_rtt(rtt.get());
         let (window, mut is_limited) = (self.inner.window(), app_limited);
         if let Some(tolerance) = self.tolerates(now) {

@@ -195,7 +195,7 @@ impl Budgeted for Account {
         self.remote.map(|remote| (Transport::Tcp, remote))
     }
 
-    fn received(&self) -> u64 {
+    fn signs_of_life(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 

@@ -170,8 +170,8 @@ pub(crate) trait Budgeted: Send + Sync {
     fn remote(&self) -> Option<(Transport, SocketAddr)> {
         None
     }
-    /// What has arrived on it so far: bytes or packets.
-    fn received(&self) -> u64 {
+    /// Grows with what shows that its remote hears this side, or has much to say.
+    fn signs_of_life(&self) -> u64 {
         0
     }
     /// How many bytes may be in flight on it over QUIC.
@@ -310,10 +310,10 @@ impl Budgets {
             .collect()
     }
 
-    /// What counts what arrives on the open connections with `peer` at `address`, whether or not anybody reads it. For a name these are
-    /// the connections over its transport and family.
+    /// What grows with signs of life on the open connections with `peer` at `address`: over QUIC acknowledgements and flows of data, over
+    /// TCP bytes, whether or not anybody reads them. For a name these are the connections over its transport and family.
     #[must_use]
-    pub fn received(
+    pub fn signs_of_life(
         &self,
         peer: &PeerId,
         address: &Multiaddr,
@@ -329,7 +329,7 @@ impl Budgets {
         let open: Vec<_> = open.iter().map(Arc::downgrade).collect();
         Arc::new(move || {
             let open = open.iter().filter_map(Weak::upgrade);
-            open.map(|connection| connection.received())
+            open.map(|connection| connection.signs_of_life())
                 .fold(0, u64::wrapping_add)
         })
     }
