@@ -20,6 +20,8 @@ const RENUMBERED: u8 = 200;
 pub enum Traffic {
     With(IpAddr),
     Udp(IpAddr),
+    /// What leaves to this address; what comes from it passes.
+    To(IpAddr),
     /// The first SYNs of TCP connections to this address, before the NAT sees them; all else passes.
     SynTo(IpAddr),
     /// What leaves from this TCP port, before the NAT sees it.
@@ -47,7 +49,7 @@ impl Traffic {
             Self::TcpFrom(port) => {
                 return [rule(format!("tcp sport {port} drop")), String::new()];
             }
-            Self::With(ip) => (ip, ""),
+            Self::With(ip) | Self::To(ip) => (ip, ""),
             Self::Udp(ip) => (ip, "meta l4proto udp "),
             Self::SynTo(ip) => (ip, "tcp flags & (syn | ack) == syn "),
         };
@@ -56,6 +58,7 @@ impl Traffic {
             ["saddr", "daddr"].map(|end| rule(format!("{protocol}{family} {end} {ip} drop")));
         match self {
             Self::SynTo(_) => [to, String::new()],
+            Self::To(_) => [String::new(), to],
             Self::With(_)
             | Self::Udp(_)
             | Self::TcpFrom(_)

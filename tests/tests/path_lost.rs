@@ -10,6 +10,8 @@ lab_tests! {
     a_nat_that_forgets_its_flows_and_maps_them_to_other_ports_is_punched_again: forgotten();
     a_direct_quic_path_that_is_cut_is_relayed_within_5_s_and_punched_when_it_is_back: cut(Transport::Quic);
     a_direct_tcp_path_that_is_cut_is_relayed_within_5_s_and_punched_when_it_is_back: cut(Transport::Tcp);
+    a_direct_quic_path_that_is_cut_in_one_direction_is_lost_by_the_side_that_is_not_heard: cut_one_way(Transport::Quic);
+    a_direct_tcp_path_that_is_cut_in_one_direction_is_lost_by_the_side_that_is_not_heard: cut_one_way(Transport::Tcp);
     after_a_failed_tcp_punch_the_syn_of_the_other_side_may_come_first: syn_first();
     a_relay_that_dies_in_the_handshake_is_used_again_when_it_is_back: relay_dies();
 }
@@ -92,6 +94,21 @@ async fn cut(transport: Transport) -> Result<()> {
     // It is punched at once, which must fail; then the path is back.
     let failed = failed_punch(&both.a, seen[0], |_| true).await?;
     failed.has(&json!({"reason": "timeout"}))?;
+    mended(&both).await
+}
+
+/// A's packets are lost, and B's pings still arrive at A. A leaves by itself, before B, which hears nothing, closes the connection.
+async fn cut_one_way(transport: Transport) -> Result<()> {
+    let both = Running::homes().over(&[transport]).direct().await?;
+    let b_outside = both.b_side.site.outside_ip4().context("B's address")?;
+    let seen = both.a.seen();
+    both.a_side.site.cut(&[Traffic::To(b_outside)])?;
+    let lost = both.a.process.event_after(seen, "disconnected", AGAIN);
+    let lost = lost.await?;
+    lost.has(&json!({"kind": "direct", "reason": "no answer to pings"}))?;
+    let back = |event: &Event| event.name() == "connected" && event.text("/peer") == both.b.id;
+    let back = both.a.process.first("the way back", seen, back).await?;
+    ensure!(back.path_kind() == "relayed", "{}", back.line);
     mended(&both).await
 }
 
