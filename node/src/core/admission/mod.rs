@@ -25,6 +25,7 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_daemon::shares::{Handshakes, PATIENCE, Part as _, Place, Places, Shares};
 use p2pnode_protocol::{Source, Transport};
 
+pub(crate) use limits::of_services;
 pub(crate) use refused::Refused;
 
 use limits::Limits;

@@ -318,6 +318,63 @@ fn a_session_without_a_path_ends_after_its_linger_on_both_sides() {
 }
 
 #[test]
+fn the_side_that_waits_less_ends_a_session_without_a_path_for_both() {
+    let (short, long) = (RTT * 100, RTT * 1000);
+    for [opener, acceptor] in [[short, long], [long, short]] {
+        let linger = |linger| Settings {
+            linger,
+            ..Settings::default()
+        };
+        let mut pair = Pair::new(linger(opener));
+        pair.settings = linger(acceptor);
+        pair.run(RTT * 2);
+        pair.path = false;
+        pair.lose();
+        pair.run(short - MS);
+        for events in &pair.events {
+            assert_eq!(events.last(), Some(&Event::Waiting));
+        }
+        pair.run(MS * 2);
+        for side in 0..2 {
+            assert_eq!(pair.events[side].last(), Some(&Event::Closed(End::Expired)));
+        }
+    }
+}
+
+#[test]
+fn both_sides_name_a_loss_that_one_of_them_has_noticed() {
+    for notices in 0..2 {
+        let mut pair = Pair::opened();
+        let (lost, now) = (pair.streams.remove(0).0, pair.now);
+        pair.path = false;
+        pair.side(notices).unwrap().handle_stream_lost(lost, now);
+        pair.run(RTT * 10);
+        pair.path = true;
+        pair.opener.handle_better_path(pair.now);
+        pair.run(RTT * 2);
+        for events in &pair.events {
+            let last = events.last();
+            let Some(Event::Resumed { pause, .. }) = last else {
+                panic!("{notices}: {last:?}");
+            };
+            assert!(*pause >= RTT * 10, "{pause:?}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_ends_after_the_peer_has_left_it_makes_no_pause() {
+    let mut pair = Pair::opened();
+    pair.opener.handle_better_path(pair.now);
+    pair.run(RTT * 3 / 4);
+    pair.opener.handle_stream_lost(StreamId(1), pair.now);
+    pair.run(RTT);
+    for events in &pair.events {
+        assert_eq!(events.last(), Some(&Event::Moved { to: StreamId(2) }));
+    }
+}
+
+#[test]
 fn a_session_that_nobody_answers_ends_after_its_time() {
     let mut pair = Pair::new(Settings::default());
     pair.path = false;
@@ -360,6 +417,7 @@ fn an_older_attempt_is_refused_and_changes_nothing() {
         received: 0,
         delivered: 0,
         limit: 1 << 20,
+        ..Accept::default()
     };
     let resume = Frame::Resume(Resume {
         session: SessionId([7; 16]),
@@ -453,6 +511,7 @@ fn a_resume_with_offsets_that_cannot_be_is_a_violation() {
             received,
             delivered,
             limit: 0,
+            ..Accept::default()
         };
         let resume = Frame::Resume(Resume {
             session: SessionId([7; 16]),
