@@ -14,6 +14,7 @@ lab_tests! {
     a_network_that_is_gone_for_less_than_the_linger_resets_nothing_and_for_more_resets_both_sides: network_gone();
     a_calling_node_that_was_killed_is_a_reset_after_the_linger: caller_killed(4, false);
     a_calling_node_that_was_killed_and_is_back_is_a_reset_at_once: caller_killed(300, true);
+    a_serving_node_that_was_killed_and_stays_away_is_a_reset_after_the_linger: server_killed();
     a_relay_that_was_killed_is_not_noticed_on_a_direct_path: relay_killed();
 }
 
@@ -36,6 +37,10 @@ async fn network_gone() -> Result<()> {
 
 async fn caller_killed(linger: u64, is_back: bool) -> Result<()> {
     carry::caller_killed(Lab::of_test().await?, Duration::from_secs(linger), is_back).await
+}
+
+async fn server_killed() -> Result<()> {
+    carry::server_killed(Lab::of_test().await?, Duration::from_secs(4)).await
 }
 
 async fn relay_killed() -> Result<()> {

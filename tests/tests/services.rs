@@ -15,6 +15,8 @@ lab_tests! {
     a_serving_node_that_was_killed_resets_its_sessions_as_soon_as_it_is_back: killed();
     forwards_and_services_of_the_configuration_are_there_without_a_command: configured();
     a_raw_stream_that_began_over_the_relay_outlives_the_punch: raw();
+    each_session_that_a_command_has_reported_open_gets_its_end_however_the_command_ends: ends_reported();
+    clients_that_take_all_places_of_a_forward_leave_the_node_its_files: few_files();
 }
 
 fn command(node: &Node, name: &str, args: &[&str]) -> Result<Process> {
@@ -102,6 +104,8 @@ async fn survives(transport: Transport) -> Result<()> {
     for event in forward.events().iter().chain(&serve.events()) {
         schema::validate("service-events", &event.json)?;
     }
+    let [ours, theirs] = [&forward, &serve].map(changes);
+    ensure!(ours == theirs, "{ours:?}, and the service: {theirs:?}");
     let status = both
         .a
         .control
@@ -116,6 +120,18 @@ async fn survives(transport: Transport) -> Result<()> {
         .first("the end of the session", seen, state("closed"))
         .await?;
     closed.has(&json!({"bytes_in": bytes, "bytes_out": bytes, "reason": null}))
+}
+
+/// How the session came to each of its paths.
+fn changes(command: &Process) -> Vec<(String, String)> {
+    let events = command.events();
+    let sessions = events.iter().filter(|event| event.name() == "session");
+    let change = |event: &Event| {
+        ["/state", "/kind"]
+            .map(|at| event.text(at).to_owned())
+            .into()
+    };
+    sessions.map(change).collect()
 }
 
 async fn exits(mut process: Process, code: i32) -> Result<String> {
@@ -284,4 +300,124 @@ async fn raw() -> Result<()> {
     };
     west.until("the end of the circuit", AGAIN, no_circuit)
         .await
+}
+
+/// Waits for the end of the one session of a command that has ended with `code`, and that carried at least `bytes`.
+async fn closed(mut command: Process, code: i32, bytes: u64) -> Result<String> {
+    let status = command.exit(AGAIN).await?;
+    ensure!(status.code() == Some(code), "{status}: {}", command.log());
+    let events = command.events();
+    let last = |name: &str| events.iter().rfind(|event| state_is(event, name));
+    let (opened, closed) = (last("opened").context("it opened")?, last("closed"));
+    let closed = closed.with_context(|| format!("no end of {}", opened.line))?;
+    closed.has(&json!({"session": opened.json["session"], "service": "echo"}))?;
+    schema::validate("service-events", &closed.json)?;
+    for way in ["bytes_in", "bytes_out"] {
+        let carried = closed.json[way].as_u64().unwrap_or_default();
+        ensure!(carried >= bytes, "{way}: {}", closed.line);
+    }
+    Ok(closed.text("/reason").to_owned())
+}
+
+fn state_is(event: &Event, name: &str) -> bool {
+    event.name() == "session" && event.text("/state") == name
+}
+
+async fn ends_reported() -> Result<()> {
+    const BYTES: u64 = 1 << 20;
+    let both = Running::homes().over(&[Transport::Quic]).start().await?;
+    Echo::on(&both.b.host)?;
+    let offer = async |name: &str| {
+        let args = ["serve", "echo", TARGET, "--allow", "any", "--json"];
+        let serve = command(&both.b, name, &args)?;
+        serve.event("serving", PATIENCE).await?;
+        anyhow::Ok(serve)
+    };
+    let (host, to) = (&both.a.host, format!("echo@{}", both.b.id));
+    let bring = ["forward", &to, "--listen", LISTEN, "--json"];
+    let open = async |command: &Process, seen: usize| {
+        let traffic = Traffic::start(host)?;
+        let opened = command.first("a session", seen, state("opened"));
+        opened.await?;
+        traffic.carries(BYTES).await?;
+        anyhow::Ok(traffic)
+    };
+    let serve = offer("serve").await?;
+    let relays = both.relay.addresses(host, &[Transport::Quic]);
+    let own = Launch::new("own", bins()?.p2pnode).args(bring);
+    let own = own.args(["--standalone", "--port-range", "46000-46009"]);
+    let own = own.args(["--relay", &relays[0]]);
+    let through = both.a.control.command("forward", &bring);
+    for launch in [through, own] {
+        let forward = launch.on(host)?;
+        forward.event("listening", PATIENCE).await?;
+        let traffic = open(&forward, 0).await?;
+        forward.terminate()?;
+        closed(forward, 0, BYTES).await?;
+        traffic.is_reset(AGAIN).await?;
+    }
+    // The side of the service: the command ends, and then its node is gone.
+    let forward = both.a.control.command("again", &bring).on(host)?;
+    forward.event("listening", PATIENCE).await?;
+    let traffic = open(&forward, 0).await?;
+    serve.terminate()?;
+    closed(serve, 0, BYTES).await?;
+    traffic.is_reset(AGAIN).await?;
+    let serve = offer("serve-again").await?;
+    let _traffic = open(&forward, forward.events().len()).await?;
+    let mut node = both.b;
+    node.process.kill().await?;
+    let reason = closed(serve, 1, 0).await?;
+    ensure!(reason == "the node is gone", "{reason}");
+    Ok(())
+}
+
+/// The clients of one forward ask for more files than its node may have open.
+async fn few_files() -> Result<()> {
+    const FILES: u32 = 60;
+    let prepared = Running::homes().over(&[Transport::Quic]).prepare().await?;
+    let (a, b) = (&prepared.a.host, &prepared.b.host);
+    Echo::on(b)?;
+    let east = serving(&prepared).await?;
+    let forward = |port| {
+        format!(
+            "{{ listen: \"tcp://127.0.0.1:{port}\", to: echo@{} }}",
+            east.id
+        )
+    };
+    let forwards = format!("forwards: [ {}, {} ]\n", forward(7000), forward(7002));
+    let west = configured_with(&prepared, "a", a, &forwards)?;
+    let west = west.open_files(FILES).runs(a).await?;
+    west.direct(&east.id, AGAIN).await?;
+    let connect = |port: u16| move || Ok(std::net::TcpStream::connect(("127.0.0.1", port))?);
+    let greedy = (0..2 * FILES).map(|_| a.device.run_sync(connect(7000)));
+    let greedy = greedy.collect::<Result<Vec<_>>>()?;
+    west.process
+        .logged("hold as many files as they may", AGAIN)
+        .await?;
+    // The node answers, and another forward has its part.
+    let forwards = |status: &Value| {
+        let sessions = status["forwards"][0]["sessions"].as_u64();
+        sessions.filter(|sessions| *sessions > 4)
+    };
+    let held = west
+        .until("sessions of the greedy", AGAIN, forwards)
+        .await?;
+    ensure!(held < u64::from(FILES) / 2, "{held} sessions");
+    let mut other = a.device.run_sync(connect(7002))?;
+    tokio::task::spawn_blocking(move || {
+        use std::io::{Read as _, Write as _};
+        other.set_read_timeout(Some(AGAIN))?;
+        other.write_all(b"hello")?;
+        Ok::<_, anyhow::Error>(other.read_exact(&mut [0; 5])?)
+    })
+    .await??;
+    let log = west.process.log();
+    ensure!(!log.contains("cannot accept"), "{log}");
+    // Who waited has its turn.
+    drop(greedy);
+    let traffic = Traffic::start(a)?;
+    traffic.carries(1 << 20).await?;
+    traffic.end()?;
+    Ok(())
 }

@@ -73,6 +73,7 @@ pub(crate) fn in_lab(mib: u64) -> Result<ExitCode> {
         carry::network_gone(lab, seconds(60), seconds(50), seconds(70)).await?;
         println!("no network for 50 s: all carried; for 70 s: a reset on both sides");
         carry::caller_killed(Lab::new("carry-killed").await?, seconds(60), false).await?;
+        carry::server_killed(Lab::new("carry-server").await?, seconds(60)).await?;
         println!("a calling node killed: a reset at the target after the linger");
         anyhow::Ok(())
     })?;

@@ -15,7 +15,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use libp2p::PeerId;
 use p2pnode_daemon::{exit::Exit, signals::Shutdown, stdout};
-use p2pnode_services::config::{Forward, Listen, What};
+use p2pnode_services::{
+    config::{Forward, Listen, What},
+    core::sockets::Place,
+};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags},
@@ -73,19 +76,22 @@ pub(crate) async fn connect(
         By::Own(own) => {
             let (ours, theirs) = UnixStream::pair()?;
             theirs.set_nonblocking(true)?;
-            let socket = Socket::Unix(tokio::net::UnixStream::from_std(theirs)?);
+            let socket = tokio::net::UnixStream::from_std(theirs)?;
+            let socket = Socket::Unix(socket, Place::default());
             let (sink, lines) = reports();
             let hub = own.handle().hub().clone();
             let session =
                 tokio::spawn(async move { hub.connect(service, peer, socket, sink).await });
-            (Lines::Own(lines, Box::new(session)), ours)
+            (Lines::Own(lines, Some(Box::new(session))), ours)
         }
     };
     let ended = tokio::select! {
         ended = until_ended(&mut lines, pump(socket)?, &mut output) => ended.map(exit_of),
         signal = shutdown.signalled() => Ok(Exit::of_signal(signal)),
     };
+    output.moved(&by.sessions_of(&output).await);
     drop(lines);
+    output.close("the command has ended")?;
     if matches!(ended, Ok(Exit::Refused)) {
         by.note_identity();
     }

@@ -31,8 +31,8 @@ pub(crate) struct Output {
     is_live: bool,
     /// The length of the live line.
     drawn: usize,
-    /// The sessions that are open, each with its bytes in and out.
-    open: BTreeMap<String, (u64, u64)>,
+    /// The sessions that are open, as they were reported last.
+    open: BTreeMap<String, SessionReport>,
     total: u64,
     bytes: (u64, u64),
 }
@@ -65,18 +65,42 @@ impl Output {
         REDRAW
     }
 
-    /// Whether the live line wants to know how much open sessions have moved.
-    pub(crate) fn wants_bytes(&self) -> bool {
-        self.is_live && !self.open.is_empty()
+    /// Whether there is a live line.
+    pub(crate) fn is_live(&self) -> bool {
+        self.is_live
     }
 
     /// What the sessions of the node have moved by now. Those of other commands are among them.
     pub(crate) fn moved(&mut self, sessions: &[SessionStatus]) {
         for session in sessions {
-            if let Some(bytes) = self.open.get_mut(&session.session) {
-                *bytes = (session.bytes_in, session.bytes_out);
+            if let Some(open) = self.open.get_mut(&session.session) {
+                (open.bytes_in, open.bytes_out) = (session.bytes_in, session.bytes_out);
             }
         }
+    }
+
+    /// Whether sessions are open.
+    pub(crate) fn has_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Sessions that are open are over for the command, as its node no longer reports them.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn close(&mut self, reason: &str) -> anyhow::Result<()> {
+        let open = std::mem::take(&mut self.open);
+        // Beside a session, people read of faults only.
+        let is_printed = self.json || !self.is_pipe;
+        for report in open.into_values().filter(|_| is_printed) {
+            let report = SessionReport {
+                state: State::Closed,
+                reason: Some(reason.to_owned()),
+                ..report
+            };
+            self.print(&Report::Session(Box::new(report)))?;
+        }
+        Ok(())
     }
 
     /// Prints a report.
@@ -106,7 +130,8 @@ impl Output {
         };
         match session.state {
             State::Opened => {
-                self.open.insert(session.session.clone(), (0, 0));
+                let report = SessionReport::clone(session);
+                self.open.insert(session.session.clone(), report);
                 self.total += 1;
             }
             State::Closed | State::Refused => {
@@ -114,7 +139,11 @@ impl Output {
                 self.bytes.0 += session.bytes_in;
                 self.bytes.1 += session.bytes_out;
             }
-            State::Moved | State::Resumed => {}
+            State::Moved | State::Resumed => {
+                if let Some(open) = self.open.get_mut(&session.session) {
+                    *open = SessionReport::clone(session);
+                }
+            }
         }
     }
 
@@ -127,8 +156,9 @@ impl Output {
             return Ok(());
         }
         let open = self.open.values();
-        let (bytes_in, bytes_out) =
-            open.fold(self.bytes, |sum, bytes| (sum.0 + bytes.0, sum.1 + bytes.1));
+        let (bytes_in, bytes_out) = open.fold(self.bytes, |sum, open| {
+            (sum.0 + open.bytes_in, sum.1 + open.bytes_out)
+        });
         let mut line = format!(
             "{} open, {} in all, {} in, {} out",
             self.open.len(),

@@ -18,7 +18,7 @@ use crate::{
         service_output::{Output, listed},
     },
     config::{Config, Key},
-    control::{Client, ForwardRequest, Found, ServeRequest},
+    control::{Client, EndRequest, ForwardRequest, Found, ServeRequest},
     observe::{metrics::Metrics, readiness, status::SessionStatus},
     services::{Goal, Line, ListError, Listed, Report, reports},
     swarm::{node, token_file::TokenFile},
@@ -26,6 +26,9 @@ use crate::{
 
 /// How long a command may take to end after a signal.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
+
+/// How long the last reports may take: less than [`GRACE`].
+const LAST_REPORTS: Duration = Duration::from_millis(1500);
 
 /// Who does it.
 pub(crate) enum By {
@@ -36,13 +39,20 @@ pub(crate) enum By {
 }
 
 impl By {
-    /// The sessions of the node, unless it is stopping.
-    async fn sessions(&self) -> Option<Vec<SessionStatus>> {
-        let status = match self {
-            Self::Running(client) => client.status_with_sessions().await.ok(),
-            Self::Own(own) => own.handle.status_with(true).await.ok(),
+    /// The sessions of the node, if some of the command are open. None if it is stopping, or does not answer.
+    pub(super) async fn sessions_of(&self, output: &Output) -> Vec<SessionStatus> {
+        let status = async {
+            match self {
+                Self::Running(client) => client.status_with_sessions().await.ok(),
+                Self::Own(own) => own.handle.status_with(true).await.ok(),
+            }
         };
-        status?.sessions
+        if !output.has_open() {
+            return Vec::new();
+        }
+        let status = tokio::time::timeout(LAST_REPORTS / 2, status).await;
+        let sessions = status.ok().flatten().and_then(|status| status.sessions);
+        sessions.unwrap_or_default()
     }
 
     /// A node of the command's own ends, so that its peers need not wait for it.
@@ -126,10 +136,8 @@ impl Own {
 /// Reports as they come, and what ends with them.
 pub(super) enum Lines {
     Running(p2pnode_daemon::control::Lines<Line>),
-    Own(
-        mpsc::Receiver<Line>,
-        #[expect(dead_code, reason = "its drop ends it")] Box<dyn Send>,
-    ),
+    /// The drop of the second ends what the command has asked for.
+    Own(mpsc::Receiver<Line>, Option<Box<dyn Send>>),
 }
 
 impl Lines {
@@ -139,6 +147,46 @@ impl Lines {
             Self::Own(lines, _) => Ok(lines.recv().await),
         }
     }
+
+    /// Ends what the command has asked for, of which `listening` was the first report. Those of its sessions still come.
+    async fn end(&mut self, by: &By, listening: Option<&Report>) -> anyhow::Result<()> {
+        if let Self::Own(_, ends) = self {
+            drop(ends.take());
+        }
+        let request = match listening {
+            Some(Report::Listening { listen, .. }) => EndRequest::Forward(listen.clone()),
+            Some(Report::Serving { service, .. }) => EndRequest::Service(service.clone()),
+            Some(Report::Session(_)) | None => return Ok(()),
+        };
+        match by {
+            By::Running(client) => Ok(client.end(&request).await?),
+            By::Own(_) => Ok(()),
+        }
+    }
+}
+
+/// Ends what the command has asked for, and reports how its sessions ended.
+async fn finish(
+    by: &By,
+    lines: &mut Lines,
+    output: &mut Output,
+    listening: Option<&Report>,
+) -> anyhow::Result<()> {
+    // A node that is of an earlier version, stopped or gone reports nothing further.
+    let _ = tokio::time::timeout(LAST_REPORTS, async {
+        output.moved(&by.sessions_of(output).await);
+        if output.has_open() {
+            lines.end(by, listening).await?;
+        }
+        while output.has_open()
+            && let Some(line) = lines.next().await?
+        {
+            output.print(&line.report)?;
+        }
+        anyhow::Ok(())
+    })
+    .await;
+    output.close("the command has ended")
 }
 
 /// What a node answers, unless a signal comes first.
@@ -168,7 +216,7 @@ pub(crate) async fn serve(by: By, service: Service, mut output: Output) -> anyho
             let serving = Report::serving(&service, own.handle.peer_id());
             let offering = own.handle.hub().offer(service, Goal::Target, Some(sink))?;
             output.print(&serving)?;
-            Lines::Own(lines, Box::new(offering))
+            Lines::Own(lines, Some(Box::new(offering)))
         }
     };
     until_signal(by, lines, output, &shutdown, (&[], false)).await
@@ -189,7 +237,7 @@ pub(crate) async fn forward(by: By, forward: Forward, output: Output) -> anyhow:
         By::Own(own) => {
             let (sink, lines) = reports();
             let forwarding = own.handle.hub().forward(forward, false, Some(sink))?;
-            Lines::Own(lines, Box::new(forwarding))
+            Lines::Own(lines, Some(Box::new(forwarding)))
         }
     };
     until_signal(by, lines, output, &shutdown, (&to, is_udp)).await
@@ -267,17 +315,21 @@ async fn until_signal(
     (to, is_udp): (&[(What, PeerId)], bool),
 ) -> anyhow::Result<Exit> {
     let mut redraw = tokio::time::interval(output.interval());
+    let mut first = None;
     let reports = async {
         let mut refused = std::pin::pin!(refused(&by, to, is_udp));
         loop {
             tokio::select! {
                 line = lines.next() => match line? {
-                    Some(line) => output.print(&line.report)?,
+                    Some(line) => {
+                        output.print(&line.report)?;
+                        first.get_or_insert(line.report);
+                    }
                     None => bail!("the node ended it: it is stopping"),
                 },
                 _ = redraw.tick() => {
-                    if output.wants_bytes() && let Some(sessions) = by.sessions().await {
-                        output.moved(&sessions);
+                    if output.is_live() {
+                        output.moved(&by.sessions_of(&output).await);
                     }
                     output.progress()?;
                 }
@@ -292,8 +344,15 @@ async fn until_signal(
         }
     };
     let exit = match reports.await {
-        Ok(exit) => output.end().map(|()| exit),
-        Err(error) => Err(error),
+        Ok(exit) => {
+            let finished = finish(&by, &mut lines, &mut output, first.as_ref()).await;
+            finished.and_then(|()| output.end()).map(|()| exit)
+        }
+        Err(error) => {
+            // The error may be that nothing can be written.
+            let _ = output.close("the node is gone");
+            Err(error)
+        }
     };
     drop(lines);
     by.end().await?;

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use libp2p::PeerId;
 use p2pnode_daemon::control::{self, ClientError, Lines};
 
-use super::{DialRequest, ForwardRequest, Found, MapRequest, OWNER, ServeRequest};
+use super::{DialRequest, EndRequest, ForwardRequest, Found, MapRequest, OWNER, ServeRequest};
 use crate::{
     core::{mappings::Exposure, netcheck},
     observe::status::{Status, Why},
@@ -72,6 +72,16 @@ impl Client {
         request: &ForwardRequest,
     ) -> Result<Lines<Line>, ClientError> {
         self.0.post("/v1/forward", request).await
+    }
+
+    /// Lets the node end what a command has asked for, while the reports of its sessions still come.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub(crate) async fn end(&self, request: &EndRequest) -> Result<(), ClientError> {
+        let _: Lines<()> = self.0.post("/v1/end", request).await?;
+        Ok(())
     }
 
     /// Lets the node expose a port as long as the answer exists.

@@ -113,6 +113,16 @@ impl ForwardRequest {
     }
 }
 
+/// What a command has asked for ends before its request does, so that the last reports of its sessions come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EndRequest {
+    /// The forward that listens there.
+    Forward(String),
+    /// The service of that name.
+    Service(String),
+}
+
 /// A port that is exposed as long as the request lives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

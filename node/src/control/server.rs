@@ -50,6 +50,7 @@ pub(crate) async fn start(
         .route("/v1/status/sessions", get(status_with_sessions))
         .route("/v1/serve", post(services::serve))
         .route("/v1/forward", post(services::forward))
+        .route("/v1/end", post(services::end))
         .route("/v1/map", post(services::map))
         .route("/v1/services/{peer}", post(services::list))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

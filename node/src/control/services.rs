@@ -15,7 +15,7 @@ use p2pnode_protocol::to_json;
 use p2pnode_services::config::{self, Fault, Identity, RawForward, RawService, Source};
 use tokio::sync::mpsc;
 
-use super::{ForwardRequest, Found, MapRequest, ServeRequest, parse_peer};
+use super::{EndRequest, ForwardRequest, Found, MapRequest, ServeRequest, parse_peer};
 use crate::{
     Handle,
     config::known,
@@ -71,6 +71,18 @@ pub(super) async fn forward(
     let forwarding =
         forwarding.map_err(|error| Refusal(StatusCode::CONFLICT, error.to_string()))?;
     Ok(answer(lines, forwarding))
+}
+
+pub(super) async fn end(
+    State(handle): State<Handle>,
+    Json(asked): Json<EndRequest>,
+) -> Result<Response, Refusal> {
+    let hub = handle.hub();
+    match asked {
+        EndRequest::Forward(listen) => hub.end_forward_at(&listen),
+        EndRequest::Service(name) => hub.end_service(&name.parse().map_err(bad)?),
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub(super) async fn map(

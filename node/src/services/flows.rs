@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     io,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -71,6 +71,8 @@ pub(super) struct Orders {
     pub(super) opens: bool,
     pub(super) closes: Vec<(StreamId, Option<ResetReason>)>,
     pub(super) is_opened: bool,
+    /// It goes on on another stream, after that pause if it had none.
+    pub(super) carried: Option<Option<Duration>>,
     pub(super) end: Option<End>,
 }
 
@@ -151,6 +153,11 @@ impl State {
                 Action::Opened(key) => {
                     if let Some(line) = self.lines.get(&key) {
                         line.order(|orders| orders.is_opened = true);
+                    }
+                }
+                Action::Carried(key, paused) => {
+                    if let Some(line) = self.lines.get(&key) {
+                        line.order(|orders| orders.carried = Some(paused));
                     }
                 }
                 Action::Closed(key, _, end) => {

@@ -12,7 +12,7 @@ use std::{
 use libp2p::PeerId;
 use p2pnode_services::{
     config::{Address, Forward, ServiceName, What},
-    core::{flows::Destinations, session::Settings},
+    core::{flows::Destinations, session::Settings, sockets::Holder},
     wire::{Carries, ResetReason},
 };
 
@@ -20,17 +20,16 @@ use super::{
     Hub,
     driver::{Driver, Outcome},
     forwards::{Entry, ForwardError, Keeps, Shared},
+    in_order,
     lines::{Report, Sink},
     listener::{Listener, Listening, Slot},
     local::Socket,
+    places::Pauses,
     running::Running,
 };
 
 /// How long a peer may take that is not the last one of its forward: somewhat longer than pings take to notice a dead path.
 const NEXT_AFTER: Duration = Duration::from_secs(5);
-
-/// How long a listener waits that cannot accept, as when no file can be opened.
-const AGAIN: Duration = Duration::from_millis(100);
 
 /// A forward that exists as long as this does.
 #[derive(Debug)]
@@ -195,21 +194,37 @@ impl Hub {
             .collect()
     }
 
+    /// Ends the forward of a command that listens there.
+    pub(crate) fn end_forward_at(&self, listen: &str) {
+        let is_it =
+            |entry: &&Entry| !entry.is_configured && entry.shared.listen.to_string() == listen;
+        let found = self
+            .state()
+            .forwards
+            .all()
+            .find(is_it)
+            .map(|entry| entry.shared.number);
+        if let Some(number) = found {
+            self.end_forward(number);
+        }
+    }
+
     /// Ends a forward and its sessions.
     fn end_forward(&self, number: u64) {
-        let mut state = self.state();
-        let entry = state.forwards.remove(number);
-        for running in state
-            .running
-            .values()
-            .filter(|running| running.forward == Some(number))
-        {
-            running.leave(|mail| mail.reset = Some(ResetReason::ServiceGone));
-        }
-        drop(state);
+        let entry = self.state().forwards.remove(number);
+        self.end_sessions_of(number);
         // It takes the lock for its wishes.
         drop(entry);
         self.offering_changed();
+    }
+
+    /// Ends the sessions of a forward, or of the SOCKS5 server.
+    pub(super) fn end_sessions_of(&self, number: u64) {
+        let state = self.state();
+        let sessions = state.running.values();
+        for running in sessions.filter(|running| running.forward == Some(number)) {
+            running.leave(|mail| mail.reset = Some(ResetReason::ServiceGone));
+        }
     }
 
     /// Connects `socket` with a service, until the session has ended.
@@ -232,10 +247,11 @@ impl Hub {
         (service, peer): (ServiceName, PeerId),
         socket: Socket,
         greeting: Vec<u8>,
+        server: u64,
     ) -> Result<Outcome, Socket> {
-        let client = socket.addresses().map(|(client, _)| client);
+        let (client, server) = (socket.addresses().map(|(client, _)| client), Some(server));
         let name = service.clone();
-        let running = |key| Running::new(key, name, client, None, None, None, self.metrics());
+        let running = |key| Running::new(key, name, client, server, None, None, self.metrics());
         let Some((running, share)) = self.open_session(running, peer, service, Carries::Bytes)
         else {
             return Err(socket);
@@ -286,9 +302,16 @@ fn destinations(forward: &Forward) -> Destinations {
 }
 
 async fn listen_on(hub: Hub, listener: Arc<Slot>, shared: Arc<Shared>, once: bool) {
-    while let Some(accepted) = listener.accept().await {
+    let (holder, who) = (Holder::Forward(shared.number), shared.listen.to_string());
+    let mut pauses = Pauses::default();
+    loop {
+        hub.has_place(holder, &who).await;
+        let Some(accepted) = listener.accept(|| hub.sockets().take(holder)).await else {
+            return;
+        };
         match accepted {
             Ok(socket) => {
+                pauses.works();
                 let serve = serve(hub.clone(), Arc::clone(&shared), socket);
                 if once {
                     listener.close();
@@ -296,11 +319,11 @@ async fn listen_on(hub: Hub, listener: Arc<Slot>, shared: Arc<Shared>, once: boo
                     tokio::spawn(serve);
                     return;
                 }
-                tokio::spawn(serve);
+                in_order::spawn(serve);
             }
             Err(error) => {
                 tracing::warn!(listen = %shared.listen, %error, "a forward cannot accept a client and goes on");
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(pauses.next()).await;
             }
         }
     }

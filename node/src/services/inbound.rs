@@ -16,6 +16,7 @@ use super::{
     Hub,
     carrier::Carrier,
     driver::Driver,
+    in_order,
     lines::{ListError, Listed, Sink},
     opening::OpenError,
     running::{OTHER, Running},
@@ -31,7 +32,7 @@ impl Hub {
     /// A peer has opened a stream.
     pub(crate) fn handle_stream(&self, peer: PeerId, connection: ConnectionId, stream: Stream) {
         let hub = self.clone();
-        tokio::spawn(async move {
+        in_order::spawn(async move {
             let mut carrier = Carrier::new(hub.stream_id(), connection, stream);
             match timeout(FIRST_FRAME, carrier.frame()).await {
                 Ok(Ok(Some(first))) => hub.handle_first_frame(peer, carrier, first).await,
@@ -64,22 +65,32 @@ impl Hub {
         match (verdict, first) {
             (Verdict::New(key, share), Frame::Open(open)) => {
                 let offered = state.offers.get(&open.service).cloned();
-                let Some(offered) = offered else {
-                    state.table.handle_over(key);
-                    let (instance, refusal) = (self.instance(), Refusal::Unavailable);
-                    return Some((carrier, vec![Frame::Refuse(Refuse { instance, refusal })]));
+                let taken = offered.ok_or(Refusal::Unavailable).and_then(|offered| {
+                    let place = self.place_of(peer).ok_or(Refusal::Busy)?;
+                    Ok((offered, place))
+                });
+                let (offered, place) = match taken {
+                    Ok(taken) => taken,
+                    Err(refusal) => {
+                        state.table.handle_over(key);
+                        drop(state);
+                        let (instance, on) = (self.instance(), self.on(carrier.connection));
+                        self.refused(peer, &open, refusal, on);
+                        return Some((carrier, vec![Frame::Refuse(Refuse { instance, refusal })]));
+                    }
                 };
                 if let Carries::Datagrams(number) = open.carries {
                     drop(state);
-                    self.accept_flow((key, number), offered, share, &open, carrier);
+                    self.accept_flow((key, number), offered, (share, place), &open, carrier);
                     return None;
                 }
                 let running = Arc::new(self.accepted(key, &open, offered.sink.clone()));
                 state.running.insert(key, Arc::clone(&running));
                 drop(state);
                 self.served(peer);
-                let driver = Driver::accept(self.clone(), running, &offered, share, &open, carrier);
-                tokio::spawn(driver.run());
+                let taken = (share, place);
+                let driver = Driver::accept(self.clone(), running, &offered, taken, &open, carrier);
+                in_order::spawn(async move { drop(driver.run().await) });
                 None
             }
             (Verdict::New(key, _), _) => {

@@ -10,7 +10,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use p2pnode_services::config::{Address, Listen};
+use p2pnode_services::{
+    config::{Address, Listen},
+    core::sockets::Place,
+};
 use tokio::{
     net::{TcpListener, UnixListener},
     task::AbortHandle,
@@ -64,10 +67,20 @@ impl Listener {
         }
     }
 
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+    fn poll_accept(
+        &self,
+        cx: &mut Context<'_>,
+        place: impl FnOnce() -> Place,
+    ) -> Poll<io::Result<Socket>> {
         match self {
-            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(it, _)| Socket::tcp(it)),
-            Self::Unix(listener, _) => listener.poll_accept(cx).map_ok(|(it, _)| Socket::Unix(it)),
+            Self::Tcp(listener) => {
+                let accepted = listener.poll_accept(cx);
+                accepted.map_ok(|(it, _)| Socket::tcp(it, place()))
+            }
+            Self::Unix(listener, _) => {
+                let accepted = listener.poll_accept(cx);
+                accepted.map_ok(|(it, _)| Socket::Unix(it, place()))
+            }
         }
     }
 }
@@ -85,10 +98,10 @@ impl Slot {
         drop(listener);
     }
 
-    /// The next client; `None` once it is closed.
-    pub(super) async fn accept(&self) -> Option<io::Result<Socket>> {
+    /// The next client, which gets a place; `None` once it is closed.
+    pub(super) async fn accept(&self, place: impl Fn() -> Place) -> Option<io::Result<Socket>> {
         let accept = |cx: &mut Context<'_>| match &*lock(&self.0) {
-            Some(listener) => listener.poll_accept(cx).map(Some),
+            Some(listener) => listener.poll_accept(cx, &place).map(Some),
             None => Poll::Ready(None),
         };
         poll_fn(accept).await

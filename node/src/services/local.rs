@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use p2pnode_services::core::sockets::Place;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tokio::{
@@ -42,9 +43,9 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) enum Socket {
     /// TCP.
-    Tcp(TcpStream),
+    Tcp(TcpStream, Place),
     /// A Unix stream socket.
-    Unix(UnixStream),
+    Unix(UnixStream, Place),
     /// The program itself, and whether the session was reset.
     Pipe(DuplexStream, Arc<AtomicBool>),
 }
@@ -53,12 +54,12 @@ impl Socket {
     /// A socket of TCP, without Nagle's algorithm: the other side has made its pieces.
     ///
     /// From here on its other side sees a reset if this process ends, however it does, and an end only after [`Self::close`].
-    pub(crate) fn tcp(stream: TcpStream) -> Self {
+    pub(crate) fn tcp(stream: TcpStream, place: Place) -> Self {
         // Errors mean that the socket is gone, which the next read reports.
         let _ = stream.set_nodelay(true);
         let _ = stream.set_zero_linger();
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-        Self::Tcp(stream)
+        Self::Tcp(stream, place)
     }
 
     /// Closes it after both directions have ended. The kernel still sends what it was given.
@@ -70,14 +71,14 @@ impl Socket {
     pub(super) fn into_tcp(self) -> io::Result<TcpStream> {
         self.linger();
         match self {
-            Self::Tcp(stream) => Ok(stream),
-            Self::Unix(_) | Self::Pipe(..) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Tcp(stream, _) => Ok(stream),
+            Self::Unix(..) | Self::Pipe(..) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
     /// An end of the process from here on is no reset.
     pub(super) fn linger(&self) {
-        if let Self::Tcp(stream) = self {
+        if let Self::Tcp(stream, _) = self {
             // An error means that it is gone.
             let _ = SockRef::from(stream).set_linger(None);
         }
@@ -87,11 +88,11 @@ impl Socket {
     pub(crate) fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
         match self {
             // A listener of both families writes IPv4 as IPv6.
-            Self::Tcp(stream) => Some((
+            Self::Tcp(stream, _) => Some((
                 canonical(stream.peer_addr().ok()?),
                 canonical(stream.local_addr().ok()?),
             )),
-            Self::Unix(_) | Self::Pipe(..) => None,
+            Self::Unix(..) | Self::Pipe(..) => None,
         }
     }
 
@@ -105,8 +106,8 @@ impl Socket {
             scratch.resize(READ, 0);
             let mut buffer = ReadBuf::new(&mut scratch[..most.min(READ)]);
             ready!(match self {
-                Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
-                Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+                Self::Tcp(stream, _) => Pin::new(stream).poll_read(cx, &mut buffer),
+                Self::Unix(stream, _) => Pin::new(stream).poll_read(cx, &mut buffer),
                 Self::Pipe(stream, _) => Pin::new(stream).poll_read(cx, &mut buffer),
             })?;
             Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
@@ -119,16 +120,16 @@ impl Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream, _) => Pin::new(stream).poll_write(cx, bytes),
             Self::Pipe(stream, _) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tcp(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Pipe(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }
@@ -136,19 +137,19 @@ impl Socket {
     /// Closes it so that its other side sees a reset behind what it was given. A Unix socket can only be closed.
     pub(super) fn reset(self) {
         match self {
-            Self::Tcp(stream) if has_unsent(&stream) => {
-                tokio::spawn(reset_behind_data(stream));
+            Self::Tcp(stream, place) if has_unsent(&stream) => {
+                tokio::spawn(reset_behind_data(stream, place));
             }
             // Closing it resets it: see `tcp`.
-            Self::Tcp(stream) => drop(stream),
-            Self::Unix(_) => {}
+            Self::Tcp(stream, _) => drop(stream),
+            Self::Unix(stream, place) => drop((stream, place)),
             Self::Pipe(_, was_reset) => was_reset.store(true, Relaxed),
         }
     }
 }
 
 /// A reset discards what the kernel has not sent, as to a client that reads slowly.
-async fn reset_behind_data(stream: TcpStream) {
+async fn reset_behind_data(stream: TcpStream, _place: Place) {
     let until = Instant::now() + UNSENT_WAIT;
     while has_unsent(&stream) && Instant::now() < until {
         sleep(UNSENT_LOOK).await;
@@ -191,7 +192,7 @@ mod tests {
             given += written;
         }
         assert!(has_unsent(&stream));
-        Socket::tcp(stream).reset();
+        Socket::tcp(stream, Place::default()).reset();
         let (bytes, error) = read_to_end(reader).await;
         assert_eq!((bytes, error), (given, Some(ErrorKind::ConnectionReset)));
     }
@@ -201,8 +202,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for (closes, expected) in [(false, Some(ErrorKind::ConnectionReset)), (true, None)] {
             let reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let socket = Socket::tcp(listener.accept().await.unwrap().0);
-            let Socket::Tcp(stream) = &socket else {
+            let socket = Socket::tcp(listener.accept().await.unwrap().0, Place::default());
+            let Socket::Tcp(stream, _) = &socket else {
                 panic!("it is TCP")
             };
             stream.try_write(&[7; 1000]).unwrap();
@@ -219,7 +220,7 @@ mod tests {
     async fn the_kernel_takes_less_than_a_window_for_a_client_that_does_not_read() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let reader = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut socket = Socket::tcp(listener.accept().await.unwrap().0);
+        let mut socket = Socket::tcp(listener.accept().await.unwrap().0, Place::default());
         let (piece, mut given) = (vec![7; READ], 0);
         let mut write = |cx: &mut Context<'_>| {
             while let Poll::Ready(written) = socket.poll_write(cx, &piece) {

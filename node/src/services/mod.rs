@@ -4,11 +4,13 @@
 //! - `driver`: one session with its local socket and its streams, as a task.
 //! - `carrier`: frames over one stream.
 //! - `inbound`: streams that peers open.
+//! - `in_order`: tasks of sessions begin in the order of their clients.
 //! - `forward`, `listener`, `target`, `local`: forwards, listeners, targets, and local sockets.
 //! - `udp`: flows of datagrams, `flows`: what they share, and `listen_socket`: where those of clients come. `raw`: streams of other implementations. `socks`: the SOCKS5 server.
 //! - `servers`: what runs apart from sessions.
 //! - `sources`: from where targets are dialed, and the addresses of peers.
 //! - `session`: sessions for programs that use the library.
+//! - `places`: how many local sockets there may be.
 //! - `report`, `refusals`: what happens to sessions, for commands, logs and metrics.
 //!
 //! The machines of `p2pnode-services` decide what a session does; each task here drives one. No task waits for another one, and the
@@ -20,6 +22,7 @@ mod flows;
 mod forward;
 mod forwards;
 mod hub;
+mod in_order;
 mod inbound;
 mod lines;
 mod listen_socket;
@@ -29,6 +32,7 @@ mod offering;
 mod offers;
 mod opening;
 mod paths;
+mod places;
 mod raw;
 mod refusals;
 mod report;

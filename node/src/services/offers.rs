@@ -35,7 +35,7 @@ pub(super) struct Offered {
     pub(super) goal: Goal,
     pub(super) sink: Option<Sink>,
     /// Whether the configuration has it. Commands offer the others.
-    is_configured: bool,
+    pub(super) is_configured: bool,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -101,13 +101,14 @@ impl Offers {
         self.0.is_empty()
     }
 
-    pub(super) fn add(&mut self, offered: Offered) -> Result<(), TakenName> {
+    pub(super) fn add(&mut self, offered: Offered) -> Result<Arc<Offered>, TakenName> {
         let name = offered.service.name.clone();
         if self.0.contains_key(&name) {
             return Err(TakenName);
         }
-        self.0.insert(name, Arc::new(offered));
-        Ok(())
+        let offered = Arc::new(offered);
+        self.0.insert(name, Arc::clone(&offered));
+        Ok(offered)
     }
 
     /// All of them, which are offered no longer.

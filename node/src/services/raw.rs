@@ -1,7 +1,7 @@
 //! Raw streams: `/x/NAME`, as other implementations of libp2p have them. Bytes are copied, and nothing outlives the connection.
 
 use std::{
-    future::{Future as _, poll_fn},
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
@@ -21,8 +21,7 @@ use p2pnode_services::{
     },
     wire::{Refusal, ResetReason, SessionId},
 };
-use p2pnode_transports::Transport;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::{
     Hub,
@@ -34,16 +33,12 @@ use super::{
     running::{OTHER, On, Running},
     target,
 };
-use crate::core::peers::PathKind;
 
 /// How long the reset of a stream waits behind what the local socket sent before its own: in QUIC a reset overtakes data.
 const BEHIND_DATA: Duration = Duration::from_millis(250);
 
 /// How long after a stream the end of its connection may become known.
 const NEWS: Duration = Duration::from_millis(250);
-
-/// The most sessions of one peer at a service to which it opens raw streams.
-const MOST: usize = 1024;
 
 impl Hub {
     /// The protocols of raw streams that `peer` may open.
@@ -76,10 +71,17 @@ impl Hub {
         let of_service = |running: &&Arc<Running>| {
             running.key.role == Role::Service && running.service == offered.service.name
         };
-        if state.of_peer(peer).filter(of_service).count() >= MOST {
-            tracing::info!(%peer, "a raw stream was refused: the peer has {MOST} sessions of the service");
+        let open = state.of_peer(peer).filter(of_service).count();
+        let now = std::time::Instant::now();
+        let is_admitted = state
+            .table
+            .handle_raw(peer, &offered.service.name, open, now);
+        let Some(place) = is_admitted.then(|| self.place_of(peer)).flatten() else {
+            let service = &offered.service.name;
+            tracing::info!(%peer, %service, open, "a raw stream was refused: the peer has as many as may be, or has opened too many lately");
+            self.metrics().opening("service", OTHER, "refused");
             return;
-        }
+        };
         let key = key(peer, Role::Service);
         let (service, sink) = (offered.service.name.clone(), offered.sink.clone());
         let protocol = offered.service.protocol.clone();
@@ -91,7 +93,7 @@ impl Hub {
         self.uses(&running, on);
         let hub = self.clone();
         tokio::spawn(async move {
-            let carried = match target::dial(&hub, &offered, peer, None).await {
+            let carried = match target::dial(&hub, &offered, peer, None, place).await {
                 Ok(connected) => {
                     report(&hub, &running, State::Opened, on, None, None);
                     let piece = connected.prefix;
@@ -229,13 +231,10 @@ async fn carry(
         },
         broken: None,
         is_lost: is_gone,
-        is_cut: is_gone,
-        news: is_yamux(running).then(|| Box::pin(sleep(Duration::ZERO))),
     };
     let end = poll_fn(|cx| {
         let mail = running.take(cx);
         pair.is_lost |= mail.path_lost;
-        pair.is_cut |= mail.path_cut;
         if let Some(reason) = mail.reset {
             return Poll::Ready(Err(End::Reset(reason)));
         }
@@ -284,16 +283,6 @@ struct Pair {
     broken: Option<End>,
     /// The connection has ended.
     is_lost: bool,
-    /// And not gracefully by the peer.
-    is_cut: bool,
-    /// Over yamux: until when an end of the stream may be one of the connection.
-    news: Option<Pin<Box<Sleep>>>,
-}
-
-/// Whether a stream reads an end where its connection is lost.
-fn is_yamux(running: &Running) -> bool {
-    let is_quic = |on: On| on.kind == PathKind::Direct && on.transport == Some(Transport::Quic);
-    !running.is_on().is_some_and(is_quic)
 }
 
 #[derive(Default)]
@@ -303,8 +292,6 @@ struct Direction {
     /// Something was written that may wait to be sent.
     is_unflushed: bool,
     is_read: bool,
-    /// Its end is to be distinguished from a reset.
-    is_ending: bool,
     is_over: bool,
 }
 
@@ -377,33 +364,11 @@ impl Pair {
             } else if way.is_read {
                 let _ = ready!(self.socket.poll_shutdown(cx));
                 way.is_over = true;
-            } else if let (true, true, Some(news)) =
-                (way.is_ending, self.outward.is_over, &mut self.news)
-            {
-                // Nothing can be written that would show it.
-                if self.is_cut {
-                    return Poll::Ready(Err(End::PathLost));
-                }
-                ready!(news.as_mut().poll(cx));
-                way.is_read = true;
-            } else if way.is_ending {
-                // yamux reads an end where its peer has reset the stream, or the connection is lost, and only a write fails as that.
-                let mut stream = Pin::new(&mut self.stream);
-                if let Poll::Ready(Err(error)) = stream.as_mut().poll_write(cx, &[])
-                    && error.kind() == io::ErrorKind::WriteZero
-                    && !self.outward.is_over
-                {
-                    return Poll::Ready(Err(End::ResetByPeer(ResetReason::Other)));
-                }
-                way.is_read = true;
             } else {
                 let mut buffer = [0; 16 << 10];
                 let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
                 way.piece = Bytes::copy_from_slice(&buffer[..read.map_err(of_stream)?]);
-                way.is_ending = way.piece.is_empty();
-                if let (true, Some(news)) = (way.is_ending, &mut self.news) {
-                    news.as_mut().reset(Instant::now() + NEWS);
-                }
+                way.is_read = way.piece.is_empty();
             }
         }
         Poll::Ready(Ok(()))

@@ -46,11 +46,16 @@ impl Change<'_> {
         })
     }
 
+    fn why(&self) -> Option<&'static str> {
+        let why = reason(self.end?);
+        match self.is_unreachable {
+            true => Some("the peer cannot be reached"),
+            false => why,
+        }
+    }
+
     fn reason(&self) -> Option<String> {
-        let why = match self.is_unreachable {
-            true => "the peer cannot be reached",
-            false => reason(self.end?)?,
-        };
+        let why = self.why()?;
         Some(match self.detail {
             Some(detail) => format!("{why}: {detail}"),
             None => why.to_owned(),
@@ -77,9 +82,9 @@ impl Hub {
             None => running.is_on(),
         };
         self.count(running, &change, from);
-        let why = change.end.and_then(|_| change.reason());
-        let report = session_report(running, change.state, why);
-        log(&report);
+        let report = session_report(running, change.state, change.reason());
+        let why = change.why();
+        log(&report, why.is_some_and(|why| self.is_news(running, why)));
         if let Some(sink) = &running.sink {
             // A reader that is a whole channel behind, or gone, loses it.
             let _ = sink.try_send(Line {
@@ -87,6 +92,12 @@ impl Hub {
                 ended: change.ended(),
             });
         }
+    }
+
+    /// Whether nothing of the service has ended that way in the last minute.
+    pub(super) fn is_news(&self, running: &Running, why: &'static str) -> bool {
+        let kind = (running.key.role, running.what(), why);
+        self.state().ends.handle(kind, Instant::now())
     }
 
     fn count(&self, running: &Running, change: &Change<'_>, from: Option<On>) {
@@ -112,9 +123,8 @@ impl Hub {
             (State::Moved | State::Resumed, _) => {
                 metrics.moved(from, now, change.state.name(), change.pause);
             }
-            (State::Closed, Some(End::Expired | End::PathLost)) => {
-                metrics.moved(from, None, "lost", None)
-            }
+            // A raw stream has no other path to wait for.
+            (State::Closed, Some(End::Expired)) => metrics.moved(from, None, "lost", None),
             (State::Opened | State::Closed | State::Refused, _) => {}
         }
     }
@@ -137,7 +147,8 @@ fn session_report(running: &Running, state: State, reason: Option<String>) -> Se
     }
 }
 
-pub(super) fn log(report: &SessionReport) {
+/// The first end of its kind in a minute `is_news`: the log has it, however many others there are.
+fn log(report: &SessionReport, is_news: bool) {
     let SessionReport {
         session,
         role,
@@ -148,7 +159,8 @@ pub(super) fn log(report: &SessionReport) {
     let kind = report.kind.map(|kind| kind.to_string()).unwrap_or_default();
     match (report.state, &report.reason) {
         (_, Some(reason)) => {
-            tracing::info!(%peer, session, role, service, reason, state = report.state.name(), "a session ended");
+            let own = (!is_news).then_some(false);
+            tracing::info!(own, %peer, session, role, service, reason, state = report.state.name(), "a session ended");
         }
         (State::Moved | State::Resumed, None) => {
             tracing::info!(%peer, session, role, service, kind, state = report.state.name(), "a session is on another path");
@@ -166,7 +178,8 @@ impl Hub {
         let offered = state.offers.get(&open.service).cloned();
         // Other names are a peer's word.
         let named = offered.as_ref().map(|offered| offered.service.name.clone());
-        let is_named = state.refusals.handle(peer, named.clone(), Instant::now());
+        let refused = (peer, named.clone());
+        let is_named = state.refusals.handle(refused, Instant::now());
         drop(state);
         let counted = named.as_ref().map_or(OTHER, ServiceName::as_str);
         self.metrics().opening("service", counted, "refused");
@@ -186,7 +199,7 @@ impl Hub {
             bytes_out: 0,
             reason: Some(why(refusal, named.is_some()).to_owned()),
         };
-        log(&report);
+        log(&report, false);
         if let Some(sink) = offered.and_then(|offered| offered.sink.clone()) {
             // A reader that is a whole channel behind, or gone, loses it.
             let _ = sink.try_send(Line::from(Report::Session(Box::new(report))));
@@ -199,7 +212,7 @@ fn why(refusal: Refusal, is_offered: bool) -> &'static str {
         Refusal::Unavailable if is_offered => "`allow` of the service does not name the peer",
         Refusal::Unavailable => "this node has no such service",
         Refusal::Busy => {
-            "there are as many sessions of the peer, or of all, as may be, or too many were opened lately"
+            "there are as many sessions of the peer, or of all, as may be, too many were opened lately, or local sockets hold as many files as they may"
         }
         Refusal::TakesDatagrams => "the service takes datagrams, and the peer opened a stream",
         Refusal::TakesStreams => "the service takes streams, and the peer sent datagrams",

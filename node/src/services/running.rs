@@ -80,8 +80,6 @@ pub(super) struct Mail {
     pub(super) unreachable: Option<String>,
     /// The connection that carried it has ended.
     pub(super) path_lost: bool,
-    /// And not gracefully by the peer: an end of the stream may be none.
-    pub(super) path_cut: bool,
     pub(super) attached: Vec<(Carrier, Frame)>,
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Servers {
 pub(super) struct SocksServer {
     /// Where it listens, as configured.
     pub(super) wanted: SocketAddr,
+    /// Of its sessions, as of those of a forward.
+    pub(super) number: u64,
     pub(super) task: AbortHandle,
 }
 

@@ -105,7 +105,7 @@ impl Incoming {
                 was_reset,
             }),
             // The hub gives pipes to programs.
-            Socket::Tcp(_) | Socket::Unix(_) => None,
+            Socket::Tcp(..) | Socket::Unix(..) => None,
         }
     }
 }

@@ -4,7 +4,10 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use p2pnode_services::{
     config::Peers,
-    core::session::End,
+    core::{
+        session::End,
+        sockets::{Holder, Place},
+    },
     wire::{
         Refusal, ResetReason,
         socks::{self, Refused, Reply, Step},
@@ -16,13 +19,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Hub, driver::Outcome, forwards::ForwardError, local::Socket, servers::SocksServer};
+use super::{
+    Hub, driver::Outcome, forwards::ForwardError, local::Socket, places::Pauses,
+    servers::SocksServer,
+};
 
 /// How long a client may take to say what it wants.
 const REQUEST: Duration = Duration::from_secs(10);
-
-/// How long the listener waits that cannot accept, as when no file can be opened.
-const AGAIN: Duration = Duration::from_millis(100);
 
 /// The most clients that have not said what they want.
 const ASKING: usize = 256;
@@ -37,7 +40,9 @@ impl Hub {
         if servers.socks.as_ref().map(|server| server.wanted) == at {
             return None;
         }
-        servers.socks = None;
+        if let Some(server) = servers.socks.take() {
+            self.end_sessions_of(server.number);
+        }
         let at = at?;
         match self.serve_socks(at) {
             Ok(server) => {
@@ -58,29 +63,37 @@ impl Hub {
         let listener = TcpListener::from_std(listener)?;
         let at = listener.local_addr()?;
         tracing::info!(own = tracing::field::Empty, listen = %at, "serving SOCKS5");
-        let task = tokio::spawn(accept(self.clone(), listener));
+        let number = self.number();
+        let task = tokio::spawn(accept(self.clone(), number, listener));
         Ok(SocksServer {
             wanted,
+            number,
             task: task.abort_handle(),
         })
     }
 }
 
-async fn accept(hub: Hub, listener: TcpListener) {
+async fn accept(hub: Hub, number: u64, listener: TcpListener) {
     let asking = std::sync::Arc::new(tokio::sync::Semaphore::new(ASKING));
+    let mut pauses = Pauses::default();
     loop {
+        hub.has_place(Holder::Socks, "SOCKS5").await;
         // It is never closed.
         let Ok(place) = std::sync::Arc::clone(&asking).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((stream, client)) => {
+                pauses.works();
+                let socket = hub.sockets().take(Holder::Socks);
                 let hub = hub.clone();
                 tokio::spawn(async move {
                     let asked = timeout(REQUEST, ask(stream)).await;
                     drop(place);
                     let served = match asked.unwrap_or(Ok(Err(Refused::Silent))) {
-                        Ok(Ok((stream, wanted))) => serve(&hub, stream, wanted).await,
+                        Ok(Ok((stream, wanted))) => {
+                            serve(&hub, number, (stream, socket), wanted).await
+                        }
                         Ok(Err(refused)) => {
                             hub.metrics().socks_refused(refused);
                             tracing::info!(%client, reason = %refused, "a client of the SOCKS5 server was refused");
@@ -95,7 +108,7 @@ async fn accept(hub: Hub, listener: TcpListener) {
             }
             Err(error) => {
                 tracing::warn!(%error, "the SOCKS5 server cannot accept a client and goes on");
-                tokio::time::sleep(AGAIN).await;
+                tokio::time::sleep(pauses.next()).await;
             }
         }
     }
@@ -138,7 +151,12 @@ async fn read<T>(
     }
 }
 
-async fn serve(hub: &Hub, mut stream: TcpStream, wanted: Result<String, Reply>) -> io::Result<()> {
+async fn serve(
+    hub: &Hub,
+    number: u64,
+    (mut stream, place): (TcpStream, Place),
+    wanted: Result<String, Reply>,
+) -> io::Result<()> {
     let peers: Peers = hub.peer_names();
     let destination = wanted.and_then(|host| socks::destination(&host, &peers));
     let reply = match destination {
@@ -146,7 +164,7 @@ async fn serve(hub: &Hub, mut stream: TcpStream, wanted: Result<String, Reply>) 
         Ok(to) => {
             let greeting = socks::reply(Reply::Succeeded).to_vec();
             match hub
-                .session_with_greeting(to, Socket::tcp(stream), greeting)
+                .session_with_greeting(to, Socket::tcp(stream, place), greeting, number)
                 .await
             {
                 Ok(Outcome {

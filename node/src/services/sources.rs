@@ -191,12 +191,13 @@ impl PeerAddresses {
         Ok(Self { table, path, file })
     }
 
-    /// The address of `peer`, which gets one if it has none.
+    /// The address of `peer`, which gets one if it has none. The configuration may name it.
     ///
     /// # Errors
     /// If as many peers as may be have one.
-    pub(crate) fn assign(&mut self, peer: PeerId) -> io::Result<Ipv4Addr> {
-        let assigned = self.table.assign(peer).map_err(io::Error::other)?;
+    pub(crate) fn assign(&mut self, peer: PeerId, is_named: bool) -> io::Result<Ipv4Addr> {
+        let assigned = self.table.assign(peer, is_named);
+        let assigned = assigned.map_err(io::Error::other)?;
         if let (Some(line), Some(path)) = (assigned.line, self.path.clone())
             && let Err(error) = self.add(&path, &line)
         {
@@ -222,7 +223,7 @@ impl PeerAddresses {
         }
         named
             .into_iter()
-            .try_for_each(|peer| self.assign(peer).map(drop))
+            .try_for_each(|peer| self.assign(peer, true).map(drop))
     }
 
     fn add(&mut self, path: &Path, line: &str) -> io::Result<()> {
@@ -272,13 +273,13 @@ mod tests {
         assert_eq!(path, directory.path().join("identity.addresses"));
         let [one, other] = [PeerId::random(), PeerId::random()];
         let mut addresses = PeerAddresses::open(Some(&path)).unwrap();
-        let first = addresses.assign(one).unwrap();
+        let first = addresses.assign(one, false).unwrap();
         drop(addresses);
         let whole = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{whole}127.64.9.9 12D3")).unwrap();
         let mut addresses = PeerAddresses::open(Some(&path)).unwrap();
-        assert_eq!(addresses.assign(one).unwrap(), first);
-        let second = addresses.assign(other).unwrap();
+        assert_eq!(addresses.assign(one, false).unwrap(), first);
+        let second = addresses.assign(other, false).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{first} {one}\n{second} {other}\n"));
 
@@ -288,6 +289,11 @@ mod tests {
             error.contains("line 1") && error.contains("identity.addresses"),
             "{error}"
         );
-        assert!(PeerAddresses::open(None).unwrap().assign(one).is_ok());
+        assert!(
+            PeerAddresses::open(None)
+                .unwrap()
+                .assign(one, false)
+                .is_ok()
+        );
     }
 }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use libp2p::PeerId;
 use p2pnode_services::{
-    config::{Address, Host, Identity, Service, Services, Source, Target},
+    config::{Address, Allow, Host, Identity, Service, Services, Source, Target},
+    core::sockets::Place,
     identity::proxy::{self, Follows},
     wire::ResetReason,
 };
@@ -60,12 +61,13 @@ pub(super) struct Failed {
     pub(super) detail: String,
 }
 
-/// Dials the target of a service for a session that `peer` opens.
+/// Dials the target of a service for a session that `peer` opens. Its socket has `place`.
 pub(super) fn dial(
     hub: &Hub,
     offered: &Offered,
     peer: PeerId,
     client: Option<(SocketAddr, SocketAddr)>,
+    place: Place,
 ) -> Dialing {
     let service = &offered.service;
     let prefix = match service.identity {
@@ -93,7 +95,7 @@ pub(super) fn dial(
     let target = service.target.clone();
     let sources = hub.sources(service, peer);
     async move {
-        let connecting = async { connect(&target, sources?).await };
+        let connecting = async { connect(&target, sources?, place).await };
         match timeout(TIMEOUT, connecting).await {
             Ok(Ok(connected)) => Ok(Connected {
                 prefix,
@@ -113,7 +115,7 @@ pub(super) fn dial(
 }
 
 /// Dials it as it is written. Unless it asks for the range, from any source port: it is inside.
-async fn connect(target: &Target, sources: Sources) -> io::Result<Connected> {
+async fn connect(target: &Target, sources: Sources, place: Place) -> io::Result<Connected> {
     let found: Vec<SocketAddr> = match target {
         Address::Tcp(Host::Ip(ip), port) => vec![(*ip, *port).into()],
         Address::Tcp(Host::Name(name), port) => {
@@ -121,7 +123,7 @@ async fn connect(target: &Target, sources: Sources) -> io::Result<Connected> {
         }
         Address::Unix(path) => {
             let stream = UnixStream::connect(path).await?;
-            return Ok(Connected::new(Socket::Unix(stream)));
+            return Ok(Connected::new(Socket::Unix(stream, place)));
         }
         Address::Udp(..) => return Err(io::ErrorKind::Unsupported.into()),
     };
@@ -132,7 +134,7 @@ async fn connect(target: &Target, sources: Sources) -> io::Result<Connected> {
                 return Ok(Connected {
                     port: dialed.port,
                     was_reset: dialed.was_reset,
-                    ..Connected::new(Socket::tcp(dialed.stream))
+                    ..Connected::new(Socket::tcp(dialed.stream, place))
                 });
             }
             Err(error) => failed = error,
@@ -154,21 +156,12 @@ fn reason(error: &io::Error) -> ResetReason {
 }
 
 impl Hub {
-    /// The addresses of peers are these. Peers that a service names have theirs before any other one.
-    ///
-    /// # Errors
-    /// If there are too many.
-    pub(crate) fn know_addresses(
-        &self,
-        mut addresses: PeerAddresses,
-        config: &Services,
-    ) -> io::Result<()> {
-        addresses.assign_named(config)?;
+    /// The addresses of peers are these.
+    pub(crate) fn know_addresses(&self, addresses: PeerAddresses) {
         *lock(self.addresses()) = addresses;
-        Ok(())
     }
 
-    /// The same for the services of a new configuration.
+    /// Peers that a service of a new configuration names have their addresses before any other one.
     pub(super) fn assign_named(&self, config: &Services) {
         if let Err(error) = lock(self.addresses()).assign_named(config) {
             tracing::warn!(%error, "a peer has no address");
@@ -181,7 +174,12 @@ impl Hub {
     /// If there is no address left for the peer, or the node has not started yet.
     pub(super) fn sources(&self, service: &Service, peer: PeerId) -> io::Result<Sources> {
         match (service.identity, service.source) {
-            (Identity::Address, _) => lock(self.addresses()).assign(peer).map(Sources::Peer),
+            (Identity::Address, _) => {
+                let is_named = matches!(service.allow, Allow::Peers(_))
+                    || self.peer_names().values().any(|named| *named == peer);
+                let assigned = lock(self.addresses()).assign(peer, is_named);
+                assigned.map(Sources::Peer)
+            }
             (Identity::None | Identity::ProxyV2, Source::Any) => Ok(Sources::Any),
             (Identity::None | Identity::ProxyV2, Source::Range) => {
                 let ports = self.ports().ok_or(io::ErrorKind::NotConnected)?;

@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     config::{Config, Key, MappingMode},
     core::{
+        admission::of_services,
         event::Event,
         mappings::Method,
         state::{NodeState, Settings},
@@ -53,7 +54,7 @@ impl Node {
         };
         let addresses = PeerAddresses::open(file.as_deref())?;
         let hub = self.handle.hub();
-        hub.know_addresses(addresses, &config.services)?;
+        hub.know_addresses(addresses);
         let served = hub.configure(&config.services, config.peer_addrs(), config.peer_names());
         served.map_err(|mut failed| failed.swap_remove(0).into())
     }
@@ -75,7 +76,8 @@ pub(crate) fn start(
     tokens: Option<(TokenFile, Tokens)>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
-    let hub = Hub::new(&config.services, metrics.sessions());
+    let sockets = of_services(p2pnode_daemon::rlimit::raise());
+    let hub = Hub::new(&config.services, sockets, metrics.sessions());
     let (swarm, sockets, guard) = swarm::build(keypair, config, &metrics, hub.clone())?;
     if let Some(problem) = readiness::unbound(&sockets) {
         tracing::warn!(own = tracing::field::Empty, "punch sockets: {problem}");

@@ -134,7 +134,7 @@ pub fn read(reader: &mut Reader<'_>, known: &Known) -> Services {
     );
     let linger = reader.one(
         "sessions.linger",
-        "How long a session outlives its path. After that it is reset on both sides.",
+        "How long a session outlives its path. The shorter time of both nodes counts. After that the session is reset on both sides.",
         &DURATION,
         "60s",
     );

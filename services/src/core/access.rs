@@ -20,7 +20,9 @@ pub struct Limits {
     pub sessions: usize,
     /// Flows of one peer at one service at once.
     pub flows: usize,
-    /// How often one peer opens sessions and flows of one service, or resumes them.
+    /// Raw streams of one peer at one service at once, with its sessions.
+    pub raw: usize,
+    /// How often one peer opens sessions, flows and raw streams of one service, or resumes them.
     pub opens: Measure,
 }
 
@@ -30,6 +32,7 @@ impl Default for Limits {
             // Three quarters of what the memory admits by default: one peer leaves room for others.
             sessions: 12_288,
             flows: 4_096,
+            raw: 1_024,
             // 2,000 a second, and all sessions of a peer at once when a path is back.
             opens: Measure {
                 burst: 16_384,
@@ -61,6 +64,12 @@ impl Access {
             .iter()
             .map(|service| (service.name.clone(), rule(service)));
         Self(rules.collect())
+    }
+
+    /// Whether there is such a service, for whomever.
+    #[must_use]
+    pub fn knows(&self, service: &ServiceName) -> bool {
+        self.0.contains_key(service)
     }
 
     /// Whether there is such a service for `peer`.

@@ -139,7 +139,7 @@ impl Sessions {
     pub fn handle_first_frame(&mut self, peer: PeerId, first: &Frame, now: Instant) -> Verdict {
         match first {
             Frame::Open(open) => self.open(peer, open, now),
-            Frame::Resume(resume) => self.resume(peer, resume),
+            Frame::Resume(resume) => self.resume(peer, resume, now),
             Frame::Hello(hello) => {
                 if self.peers.contains_key(&peer) {
                     self.process(peer, hello.instance);
@@ -189,6 +189,19 @@ impl Sessions {
         Some(share)
     }
 
+    /// `peer` opens a raw stream of a service that it may use, where it has `open` raw streams and sessions. Whether it may have another.
+    pub fn handle_raw(
+        &mut self,
+        peer: PeerId,
+        service: &ServiceName,
+        open: usize,
+        now: Instant,
+    ) -> bool {
+        self.forget_idle(now);
+        let opens = self.limits.opens;
+        open < self.limits.raw && self.peer(peer).opens.admits(service, opens, now)
+    }
+
     /// The session is over.
     pub fn handle_over(&mut self, key: Key) {
         if let Some(peer) = self.peers.get_mut(&key.peer) {
@@ -196,19 +209,22 @@ impl Sessions {
         }
     }
 
-    /// The services and their rules are others. Sessions that they do not permit end.
+    /// The services and their rules are others. Sessions that they do not permit end, and those of services that are gone.
     pub fn handle_access(&mut self, access: Access) {
         self.access = access;
         for (id, peer) in &self.peers {
             for ((role, session), entry) in &peer.sessions {
+                let reason = match self.access.knows(&entry.service) {
+                    true => ResetReason::NotAllowed,
+                    false => ResetReason::ServiceGone,
+                };
                 if *role == Role::Service && !self.access.permits(id, &entry.service) {
                     let key = Key {
                         peer: *id,
                         role: *role,
                         session: *session,
                     };
-                    self.actions
-                        .push_back(Action::Reset(key, ResetReason::NotAllowed));
+                    self.actions.push_back(Action::Reset(key, reason));
                 }
             }
         }
@@ -273,18 +289,24 @@ impl Sessions {
         Verdict::New(key, share)
     }
 
-    fn resume(&mut self, peer: PeerId, resume: &Resume) -> Verdict {
+    fn resume(&mut self, peer: PeerId, resume: &Resume, now: Instant) -> Verdict {
         let is_known = self.peers.contains_key(&peer) && self.process(peer, resume.instance);
         let key = Key {
             peer,
             role: Role::Service,
             session: resume.session,
         };
-        let sessions = self.peers.get(&peer).map(|peer| &peer.sessions);
-        let has = sessions.is_some_and(|known| known.contains_key(&(key.role, key.session)));
-        match is_known && has {
-            true => Verdict::Attach(key),
-            false => self.refuse(Refusal::UnknownSession),
+        let opens = self.limits.opens;
+        let found = self.peers.get_mut(&peer).filter(|_| is_known);
+        let admitted = found.and_then(|known| {
+            let entry = known.sessions.get(&(key.role, key.session))?;
+            Some(known.opens.admits(&entry.service, opens, now))
+        });
+        match admitted {
+            Some(true) => Verdict::Attach(key),
+            // It asks again a moment later.
+            Some(false) => self.refuse(Refusal::Stale),
+            None => self.refuse(Refusal::UnknownSession),
         }
     }
 

@@ -25,6 +25,9 @@ const MASK: u32 = 0x003f_ffff;
 /// make room.
 pub const MOST: usize = 16_384;
 
+/// The most with those that the configuration names, for whom strangers leave room.
+pub const MOST_NAMED: usize = 2 * MOST;
+
 /// Which peer has which address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Addresses {
@@ -41,10 +44,10 @@ pub struct Assigned {
     pub line: Option<String>,
 }
 
-/// Why a peer has no address: [`MOST`] others have one.
+/// Why a peer has no address: [`MOST`] others have one, or [`MOST_NAMED`] if the configuration names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{MOST} peers have an address in 127.64.0.0/10, as many as are remembered; remove the lines of those that are gone, and start again"
+    "{MOST} peers or more have an address in 127.64.0.0/10, as many as are remembered; name the peer in `allow` or `peers`, or remove the lines of those that are gone, and start again"
 )]
 pub struct Full;
 
@@ -97,16 +100,17 @@ impl Addresses {
         self.peers.iter().map(|(address, peer)| (*address, *peer))
     }
 
-    /// The address of `peer`, which gets one if it has none.
+    /// The address of `peer`, which gets one if it has none. The configuration may name it.
     ///
     /// # Errors
     /// If it has none, and as many peers as may be have one.
-    pub fn assign(&mut self, peer: PeerId) -> Result<Assigned, Full> {
+    pub fn assign(&mut self, peer: PeerId, is_named: bool) -> Result<Assigned, Full> {
         if let Some(address) = self.of(&peer) {
             let line = None;
             return Ok(Assigned { address, line });
         }
-        if self.of.len() >= MOST {
+        let most = if is_named { MOST_NAMED } else { MOST };
+        if self.of.len() >= most {
             return Err(Full);
         }
         let mut number = wanted(&peer);
@@ -177,16 +181,16 @@ mod tests {
     fn a_peer_has_the_same_address_after_every_restart() {
         let peer = peer_ending_in([0xff, 0x41, 0x02, 0x03]);
         let mut addresses = Addresses::default();
-        let first = addresses.assign(peer).unwrap();
+        let first = addresses.assign(peer, false).unwrap();
         assert_eq!(first.address, Ipv4Addr::new(127, 65, 2, 3));
         let line = first.line.unwrap();
         assert_eq!(line, format!("127.65.2.3 {peer}\n"));
-        let again = addresses.assign(peer).unwrap();
+        let again = addresses.assign(peer, false).unwrap();
         assert_eq!((again.address, again.line), (first.address, None));
         assert_eq!(Addresses::read(&line).unwrap(), addresses);
         // Even a lost file gives it the same one, unless another peer comes first.
         assert_eq!(
-            Addresses::default().assign(peer).unwrap().address,
+            Addresses::default().assign(peer, false).unwrap().address,
             first.address
         );
     }
@@ -198,7 +202,7 @@ mod tests {
         let mut addresses = Addresses::default();
         let mut file = "# Kept by p2pnode.\n\n".to_owned();
         let given = peers.map(|peer| {
-            let assigned = addresses.assign(peer).unwrap();
+            let assigned = addresses.assign(peer, false).unwrap();
             file += &assigned.line.unwrap();
             assigned.address
         });
@@ -206,9 +210,9 @@ mod tests {
         assert_eq!(given, expected.map(Ipv4Addr::from));
         let mut read = Addresses::read(&file).unwrap();
         // In another order, and next to one that is new.
-        read.assign(peer_ending_in(end)).unwrap();
+        read.assign(peer_ending_in(end), false).unwrap();
         for (peer, address) in peers.into_iter().zip(given).rev() {
-            assert_eq!(read.assign(peer).unwrap().address, address);
+            assert_eq!(read.assign(peer, false).unwrap().address, address);
         }
     }
 
@@ -216,14 +220,16 @@ mod tests {
     fn every_address_is_in_the_block_and_the_table_is_bounded() {
         let mut addresses = Addresses::default();
         for _ in 0..MOST {
-            let address = addresses.assign(PeerId::random()).unwrap().address;
+            let address = addresses.assign(PeerId::random(), false).unwrap().address;
             let [first, second, ..] = address.octets();
             assert!(first == 127 && (64..128).contains(&second), "{address}");
         }
-        assert_eq!(addresses.assign(PeerId::random()), Err(Full));
-        assert_eq!(addresses.iter().count(), MOST);
+        assert_eq!(addresses.assign(PeerId::random(), false), Err(Full));
+        let named = addresses.assign(PeerId::random(), true);
+        assert!(named.is_ok(), "strangers leave room for it");
+        assert_eq!(addresses.iter().count(), MOST + 1);
         let (_, known) = addresses.iter().next().unwrap();
-        assert!(addresses.assign(known).is_ok());
+        assert!(addresses.assign(known, false).is_ok());
     }
 
     #[test]
@@ -255,7 +261,7 @@ mod tests {
             .parse()
             .unwrap();
         let mut addresses = Addresses::default();
-        let address = addresses.assign(peer).unwrap().address;
+        let address = addresses.assign(peer, false).unwrap().address;
         let names = [("West".to_owned(), peer)].into();
         let id = addr::base36(&peer);
         assert_eq!(

@@ -223,6 +223,7 @@ impl World {
                 received: 0,
                 delivered: 0,
                 limit: 1 << 20,
+                ..Accept::default()
             };
             let resume = Frame::Resume(Resume {
                 session: key.session,

@@ -2,7 +2,12 @@
 //!
 //! The types here hold valid values only. Those of [`wire`] are what protocol buffers know.
 
-use std::net::{IpAddr, SocketAddr};
+pub(super) mod wire;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::{SessionId, datagram::FlowNumber, offset::MAX_OFFSET};
 use crate::config::{RawProtocol, ServiceName};
@@ -33,6 +38,8 @@ pub struct Open {
     pub limit: u64,
     /// Where the client is, and where it connected to, both seen from the opener. `None` for Unix sockets and `connect`.
     pub client: Option<(SocketAddr, SocketAddr)>,
+    /// How long the opener keeps a session without a stream. `None`: it is of an earlier version.
+    pub linger: Option<Duration>,
 }
 
 /// Continues a session on a new stream.
@@ -49,7 +56,7 @@ pub struct Resume {
 }
 
 /// Where one side stands: what it has of the other's direction. As an answer: the stream carries the session from now on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Accept {
     /// The process that sends this.
     pub instance: u64,
@@ -59,6 +66,10 @@ pub struct Accept {
     pub delivered: u64,
     /// The other side may send what is below.
     pub limit: u64,
+    /// How long the session had no stream before this one, as far as the sender has noticed. `None`: it had one.
+    pub paused: Option<Duration>,
+    /// How long both sides keep a session without a stream, as an answer. `None`: the sender is of an earlier version.
+    pub linger: Option<Duration>,
 }
 
 /// No session on this stream.
@@ -169,91 +180,6 @@ impl Kind {
     }
 }
 
-/// The protocol buffers.
-pub(super) mod wire {
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Socket {
-        #[prost(bytes = "vec", tag = "1")]
-        pub(super) ip: Vec<u8>,
-        #[prost(uint32, tag = "2")]
-        pub(super) port: u32,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Open {
-        #[prost(bytes = "vec", tag = "1")]
-        pub(super) session: Vec<u8>,
-        #[prost(fixed64, tag = "2")]
-        pub(super) instance: u64,
-        #[prost(uint32, tag = "3")]
-        pub(super) attempt: u32,
-        #[prost(string, tag = "4")]
-        pub(super) service: String,
-        #[prost(uint32, optional, tag = "5")]
-        pub(super) flow: Option<u32>,
-        #[prost(uint64, tag = "6")]
-        pub(super) limit: u64,
-        #[prost(message, optional, tag = "7")]
-        pub(super) client: Option<Socket>,
-        #[prost(message, optional, tag = "8")]
-        pub(super) listener: Option<Socket>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Resume {
-        #[prost(bytes = "vec", tag = "1")]
-        pub(super) session: Vec<u8>,
-        #[prost(uint32, tag = "2")]
-        pub(super) attempt: u32,
-        #[prost(message, optional, tag = "3")]
-        pub(super) progress: Option<Accept>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Accept {
-        #[prost(fixed64, tag = "1")]
-        pub(super) instance: u64,
-        #[prost(uint64, tag = "2")]
-        pub(super) received: u64,
-        #[prost(uint64, tag = "3")]
-        pub(super) delivered: u64,
-        #[prost(uint64, tag = "4")]
-        pub(super) limit: u64,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Refuse {
-        #[prost(fixed64, tag = "1")]
-        pub(super) instance: u64,
-        #[prost(uint32, tag = "2")]
-        pub(super) refusal: u32,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Reset {
-        #[prost(uint32, tag = "1")]
-        pub(super) reason: u32,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Hello {
-        #[prost(fixed64, tag = "1")]
-        pub(super) instance: u64,
-        #[prost(bool, tag = "2")]
-        pub(super) lists: bool,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(crate) struct Offer {
-        #[prost(string, tag = "1")]
-        pub(super) name: String,
-        #[prost(uint32, tag = "2")]
-        pub(super) kind: u32,
-        #[prost(string, optional, tag = "3")]
-        pub(super) protocol: Option<String>,
-    }
-}
-
 const KINDS: [(u32, Kind); 3] = [(1, Kind::Tcp), (2, Kind::Udp), (3, Kind::Unix)];
 
 const REFUSALS: [(u32, Refusal); 7] = [
@@ -297,6 +223,7 @@ impl From<Open> for wire::Open {
             limit: open.limit,
             client: client.map(socket),
             listener: listener.map(socket),
+            linger: open.linger.map(millis),
         }
     }
 }
@@ -318,6 +245,7 @@ impl TryFrom<wire::Open> for Open {
             },
             limit: offset(open.limit)?,
             client: client.zip(listener),
+            linger: open.linger.map(of_millis),
         })
     }
 }
@@ -356,6 +284,8 @@ impl From<Accept> for wire::Accept {
             received: accept.received,
             delivered: accept.delivered,
             limit: accept.limit,
+            paused: accept.paused.map(millis),
+            linger: accept.linger.map(millis),
         }
     }
 }
@@ -372,6 +302,8 @@ impl TryFrom<wire::Accept> for Accept {
             received: offset(accept.received)?,
             delivered: accept.delivered,
             limit: offset(accept.limit)?,
+            paused: accept.paused.map(of_millis),
+            linger: accept.linger.map(of_millis),
         })
     }
 }
@@ -474,6 +406,15 @@ fn id(bytes: &[u8]) -> Result<SessionId, Invalid> {
 
 fn offset(offset: u64) -> Result<u64, Invalid> {
     (offset <= MAX_OFFSET).then_some(offset).ok_or(Invalid)
+}
+
+/// At most 49 days.
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn of_millis(millis: u32) -> Duration {
+    Duration::from_millis(millis.into())
 }
 
 fn socket(addr: SocketAddr) -> wire::Socket {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, prelude::*};
 
@@ -41,7 +43,9 @@ fn open() -> impl Strategy<Value = Open> {
         any::<u32>(),
         0..=MAX_OFFSET,
     );
-    (numbers, service, carries, client).prop_map(|(numbers, service, carries, client)| Open {
+    let parts = (numbers, service, carries, client, time());
+    parts.prop_map(|(numbers, service, carries, client, linger)| Open {
+        linger,
         session: SessionId(numbers.0),
         instance: numbers.1,
         attempt: numbers.2,
@@ -52,15 +56,22 @@ fn open() -> impl Strategy<Value = Open> {
     })
 }
 
+fn time() -> impl Strategy<Value = Option<Duration>> {
+    proptest::option::of(any::<u32>().prop_map(|millis| Duration::from_millis(millis.into())))
+}
+
 fn accept() -> impl Strategy<Value = Accept> {
-    (any::<u64>(), 0..=MAX_OFFSET, 0..=MAX_OFFSET, 0..=MAX_OFFSET).prop_map(
-        |(instance, a, b, limit)| Accept {
+    let offsets = (0..=MAX_OFFSET, 0..=MAX_OFFSET, 0..=MAX_OFFSET);
+    (any::<u64>(), offsets, time(), time()).prop_map(|(instance, (a, b, limit), paused, linger)| {
+        Accept {
             instance,
             received: a.max(b),
             delivered: a.min(b),
             limit,
-        },
-    )
+            paused,
+            linger,
+        }
+    })
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
@@ -240,6 +251,7 @@ fn progress_that_delivers_more_than_it_received_is_refused() {
         received: 1,
         delivered: 2,
         limit: 3,
+        ..Accept::default()
     };
     assert_eq!(read(&bytes(Frame::Accept(accept))), Err(Error::Body(3)));
 }

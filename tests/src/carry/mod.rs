@@ -292,6 +292,16 @@ pub async fn caller_killed(lab: Lab, linger: Duration, is_back: bool) -> Result<
     Ok(())
 }
 
+/// The node of the service is killed and stays away. The client sees a reset after the sessions have lingered.
+pub async fn server_killed(lab: Lab, linger: Duration) -> Result<()> {
+    let mut carry = Carry::start(lab, HOMES, linger).await?;
+    let traffic = Traffic::start(&carry.a.host)?;
+    traffic.carries(1 << 20).await?;
+    carry.b.process.kill().await?;
+    carry.echo.resets(1, Duration::from_secs(5)).await?;
+    traffic.is_reset(linger + Duration::from_secs(20)).await
+}
+
 /// The relay is killed, under a direct path, which does not notice.
 pub async fn relay_killed(lab: Lab) -> Result<()> {
     let mut carry = Carry::start(lab, HOMES, Duration::from_secs(60)).await?;

@@ -231,6 +231,9 @@ where
 }
 
 /// A stream of a [`YamuxConnection`].
+///
+/// yamux itself reads an end also where the remote has reset the stream, and where the connection is lost. Here these are errors, as
+/// they are in QUIC.
 #[derive(Debug)]
 pub struct YamuxStream {
     inner: yamux::Stream,
@@ -263,6 +266,12 @@ impl AsyncRead for YamuxStream {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        if read == 0 && !buf.is_empty() && !self.account.has_ended(self.id()) {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "the stream was reset, or its connection has ended",
+            )));
+        }
         self.account.read(self.id(), read);
         Poll::Ready(Ok(read))
     }
@@ -277,6 +286,7 @@ const HEADER: usize = 12;
 const DATA: u8 = 0;
 const WINDOW_UPDATE: u8 = 1;
 const SYN: u16 = 1;
+const FIN: u16 = 4;
 const RST: u16 = 8;
 
 struct Counted<C> {
@@ -338,6 +348,7 @@ impl<C> Counted<C> {
             len,
             opens: flags & SYN != 0,
             resets: flags & RST != 0,
+            ends: flags & FIN != 0,
         })?;
         if len == 0 {
             self.account.arrived();

@@ -36,3 +36,14 @@ impl Limits {
         }
     }
 }
+
+/// How many files local sockets of services may hold: what strangers leave of those that are not kept, and at least half of these.
+pub(crate) fn of_services(files: Option<u64>) -> usize {
+    let Some(files) = files.and_then(|files| usize::try_from(files).ok()) else {
+        return usize::MAX;
+    };
+    let limits = Limits::within(Some(files as u64));
+    let strangers = limits.handshakes + limits.punches + limits.connections;
+    let rest = files - KEPT_FILES.min(files / 2);
+    rest.saturating_sub(strangers).max(rest / 2)
+}

@@ -16,6 +16,7 @@ use p2pnode_services::{
     core::{
         memory::Share,
         session::{Action, End, Event, Opening as Begin, Session, Settings, StreamId},
+        sockets::Place,
     },
     wire::{Open, ResetReason},
 };
@@ -115,12 +116,12 @@ impl Driver {
         driver
     }
 
-    /// A session that the peer opens with `open`, over `carrier`.
+    /// A session that the peer opens with `open`, over `carrier`. Its target's socket has the place.
     pub(super) fn accept(
         hub: Hub,
         running: Arc<Running>,
         offered: &Offered,
-        share: Share,
+        (share, place): (Share, Place),
         open: &Open,
         carrier: Carrier,
     ) -> Self {
@@ -130,7 +131,7 @@ impl Driver {
         if let Some(on) = hub.on(carrier.connection) {
             running.moves(on);
         }
-        let dialing = target::dial(&hub, offered, running.key.peer, open.client);
+        let dialing = target::dial(&hub, offered, running.key.peer, open.client, place);
         let mut driver = Self::new(hub, running, session, Local::Dialing(dialing));
         driver.carriers.push(carrier);
         driver

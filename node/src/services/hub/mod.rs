@@ -20,6 +20,7 @@ use p2pnode_services::{
         memory::{Memory, Share},
         session::{Settings, StreamId},
         sessions::{Action, Key, Role, Sessions},
+        sockets::Sockets,
     },
     wire::{Carries, ID_LENGTH, PROTOCOL, ResetReason, SessionId},
 };
@@ -35,12 +36,12 @@ use super::{
     offers::{Changes, Offers},
     opening::Opening,
     paths::{Chosen, Connection, Paths},
-    refusals::Refusals,
+    refusals::{Ended, Named, Refused},
     running::{Running, lock},
     servers::Servers,
     sources::PeerAddresses,
 };
-use crate::{core::peers::PathKind, observe::metrics::SessionMetrics};
+use crate::observe::metrics::SessionMetrics;
 
 /// How long the sessions of a peer that may connect no longer may take to end.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -54,6 +55,7 @@ struct Inner {
     instance: u64,
     settings: Settings,
     metrics: SessionMetrics,
+    sockets: Sockets,
     state: Mutex<State>,
     next: AtomicU64,
     /// Something in `State::changed`.
@@ -89,12 +91,13 @@ pub(in crate::services) struct State {
     addrs: BTreeMap<PeerId, Vec<Multiaddr>>,
     /// The peers that have a name.
     names: Peers,
-    pub(super) refusals: Refusals,
+    pub(super) refusals: Named<Refused>,
+    pub(super) ends: Named<Ended>,
 }
 
 impl Hub {
-    /// Without services and forwards. `config` has the settings of sessions.
-    pub(crate) fn new(config: &Services, metrics: SessionMetrics) -> Self {
+    /// Without services and forwards. `config` has the settings of sessions, which may have so many local sockets.
+    pub(crate) fn new(config: &Services, sockets: usize, metrics: SessionMetrics) -> Self {
         let mut random = [0; 8];
         fill(&mut random);
         let instance = u64::from_ne_bytes(random);
@@ -109,7 +112,8 @@ impl Hub {
             changed: BTreeMap::new(),
             addrs: BTreeMap::new(),
             names: Peers::new(),
-            refusals: Refusals::default(),
+            refusals: Named::default(),
+            ends: Named::default(),
         };
         Self(Arc::new(Inner {
             instance,
@@ -119,6 +123,7 @@ impl Hub {
             },
             udp: Udp::new(instance, metrics.clone()),
             metrics,
+            sockets: Sockets::new(sockets),
             state: Mutex::new(state),
             next: AtomicU64::new(0),
             changed: Notify::new(),
@@ -142,6 +147,10 @@ impl Hub {
 
     pub(super) fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    pub(super) fn sockets(&self) -> &Sockets {
+        &self.0.sockets
     }
 
     pub(super) fn udp(&self) -> &Udp {
@@ -221,6 +230,7 @@ impl Hub {
         let access = state.offers.access();
         state.table.handle_access(access);
         state.act();
+        state.end_raw(&changes.ended);
         let named: Vec<_> = state.offers.named().into_iter().collect();
         for peer in named {
             state.changed.entry(peer).or_default();
@@ -263,15 +273,14 @@ impl Hub {
         self.state().paths.opened(id, connection);
     }
 
-    /// A connection is closed. `by_peer`: gracefully by its far end, which is the peer if it is direct.
-    pub(crate) fn handle_connection_closed(&self, id: ConnectionId, by_peer: bool) {
+    /// A connection is closed.
+    pub(crate) fn handle_connection_closed(&self, id: ConnectionId) {
         let mut state = self.state();
-        if let Some(known) = state.paths.connection(id) {
-            let (peer, is_cut) = (known.peer, !by_peer || known.kind != PathKind::Direct);
+        if let Some(peer) = state.paths.connection(id).map(|known| known.peer) {
             let is_on = |it: &&Arc<Running>| it.is_on().is_some_and(|on| on.connection == id);
             let raw = |it: &&Arc<Running>| it.protocol.is_some();
             for lost in state.of_peer(peer).filter(raw).filter(is_on) {
-                lost.leave(|mail| (mail.path_lost, mail.path_cut) = (true, is_cut));
+                lost.leave(|mail| mail.path_lost = true);
             }
         }
         state.paths.closed(id);
@@ -436,6 +445,26 @@ impl State {
                 Action::PeerRestarted(_) => mail.restarted = true,
                 Action::Reset(_, reason) => mail.reset = Some(reason),
             });
+        }
+    }
+
+    /// Raw streams are in no table: those end that the services no longer permit, and those of services that ended.
+    fn end_raw(&self, ended: &[ServiceName]) {
+        let raw = self
+            .running
+            .values()
+            .filter(|running| running.key.role == Role::Service && running.protocol.is_some());
+        for running in raw {
+            let offered = self.offers.get(&running.service);
+            let offered = offered.map(|offered| &offered.service).filter(|service| {
+                service.protocol == running.protocol && !ended.contains(&service.name)
+            });
+            let reason = match offered {
+                None => ResetReason::ServiceGone,
+                Some(service) if service.allow.permits(&running.key.peer) => continue,
+                Some(_) => ResetReason::NotAllowed,
+            };
+            running.leave(|mail| mail.reset = Some(reason));
         }
     }
 

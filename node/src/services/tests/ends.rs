@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::*;
-use crate::services::Hub;
+use crate::services::{Hub, lines::Sink};
 
 /// Longer than anything here takes, and shorter than sessions linger.
 const SOON: Duration = Duration::from_secs(30);
@@ -33,6 +33,10 @@ async fn over(transport: &str, first_port: u16) -> (Node, Node, libp2p::PeerId, 
 }
 
 fn offer(hub: &Hub, name: &str, target: &str, allow: &str) -> Offering {
+    offer_to(hub, name, target, allow, None)
+}
+
+fn offer_to(hub: &Hub, name: &str, target: &str, allow: &str, sink: Option<Sink>) -> Offering {
     let raw = RawService {
         target: target.parse().unwrap(),
         allow: vec![allow.to_owned()],
@@ -42,7 +46,7 @@ fn offer(hub: &Hub, name: &str, target: &str, allow: &str) -> Offering {
         udp_idle: None,
     };
     let service = config::service(name.parse().unwrap(), raw, &Known::default()).unwrap();
-    hub.offer(service, Goal::Target, None).unwrap()
+    hub.offer(service, Goal::Target, sink).unwrap()
 }
 
 async fn bring(hub: &Hub, to: &str) -> (Forwarding, std::net::SocketAddr) {
@@ -328,6 +332,126 @@ async fn a_client_of_another_protocol_gets_an_answer_of_its_own_from_the_socks_s
         client.shutdown().await.unwrap();
         client.read_to_end(&mut answer).await.unwrap();
     }
+    a.stop().await.unwrap();
+    b.stop().await.unwrap();
+}
+
+/// A reload takes the service from its caller, changes what it leads to, and removes it: raw streams end as sessions do.
+async fn a_reload_ends_raw_streams(transport: &str, first_port: u16) {
+    let (a, b, a_id, _) = over(transport, first_port).await;
+    let (b_id, other) = (b.handle().peer_id(), libp2p::PeerId::random());
+    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("tcp://{}", target.local_addr().unwrap());
+    let service = |allow: &str, rest: &str| {
+        format!("services: {{ it: {{ target: \"{at}\", allow: {allow}, {rest} }} }}")
+    };
+    let configure = |text: &str| {
+        let config = Config::from_yaml(&format!("{}\n{text}", range(first_port))).unwrap();
+        a.handle()
+            .hub()
+            .configure(&config.services, Default::default(), Default::default())
+            .unwrap();
+    };
+    let named = |peer: libp2p::PeerId| format!("[{peer}]");
+    let raw = "protocol: /x/it";
+    let before = service(&named(b_id), raw);
+    for (after, reason) in [
+        (service(&named(other), raw), "the peer is no longer allowed"),
+        (
+            service(&named(b_id), "protocol: /x/other"),
+            "the service or the forward is gone",
+        ),
+        (
+            service(&named(b_id), "protocol: /x/it, identity: proxy-v2"),
+            "the service or the forward is gone",
+        ),
+        (String::new(), "the service or the forward is gone"),
+    ] {
+        configure(&before);
+        let (_forwarding, listen) = bring(b.handle().hub(), &format!("/x/it@{a_id}")).await;
+        let (client, served) = connected(listen, &target).await;
+        configure(&after);
+        timeout(SOON, read_to_reset(served)).await.expect(reason);
+        timeout(SOON, read_to_reset(client)).await.expect(reason);
+    }
+    a.stop().await.unwrap();
+    b.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reload_ends_raw_streams_over_quic() {
+    a_reload_ends_raw_streams("quic", 46_060).await;
+}
+
+#[tokio::test]
+async fn a_reload_ends_raw_streams_over_tcp() {
+    a_reload_ends_raw_streams("tcp", 46_080).await;
+}
+
+#[tokio::test]
+async fn a_target_that_refuses_is_the_reason_at_both_nodes() {
+    let (a, b, a_id, _) = over("quic", 46_100).await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("tcp://{}", closed.local_addr().unwrap());
+    drop(closed);
+    let (serves, mut served) = reports();
+    let _offering = offer_to(a.handle().hub(), "it", &at, "any", Some(serves));
+    let (brings, mut brought) = reports();
+    let there = forward("tcp://127.0.0.1:0", &format!("it@{a_id}"));
+    let _forwarding = b
+        .handle()
+        .hub()
+        .forward(there, false, Some(brings))
+        .unwrap();
+    let Report::Listening { listen, .. } = brought.recv().await.unwrap().report else {
+        panic!("it listens first");
+    };
+    let client = TcpStream::connect(listen.strip_prefix("tcp://").unwrap())
+        .await
+        .unwrap();
+    timeout(SOON, read_to_reset(client)).await.unwrap();
+    for (lines, says) in [
+        (&mut served, "the target refused the connection"),
+        (&mut brought, "the peer's target refused the connection"),
+    ] {
+        let reason = loop {
+            let line = timeout(SOON, lines.recv()).await.unwrap().unwrap();
+            if let Report::Session(session) = line.report {
+                break session.reason.unwrap();
+            }
+        };
+        assert!(reason.starts_with(says), "{reason}");
+    }
+    a.stop().await.unwrap();
+    b.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_connect_one_after_the_other_reach_the_target_in_their_order() {
+    const ROUNDS: u8 = 20;
+    let (a, b, a_id, _) = over("quic", 46_120).await;
+    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = format!("tcp://{}", target.local_addr().unwrap());
+    let _offering = offer(a.handle().hub(), "it", &at, "any");
+    let (_forwarding, listen) = bring(b.handle().hub(), &format!("it@{a_id}")).await;
+    drop(connected(listen, &target).await);
+    let mut ordered = 0;
+    for _ in 0..ROUNDS {
+        let mut clients = Vec::new();
+        for number in 0..3 {
+            let mut client = TcpStream::connect(listen).await.unwrap();
+            client.write_all(&[number]).await.unwrap();
+            clients.push(client);
+        }
+        let mut got = Vec::new();
+        while got.len() < clients.len() {
+            let (mut served, _) = timeout(SOON, target.accept()).await.unwrap().unwrap();
+            got.push(served.read_u8().await.unwrap());
+        }
+        ordered += u8::from(got == [0, 1, 2]);
+    }
+    // Their tasks run on several threads, so no order is promised.
+    assert!(ordered > ROUNDS / 2, "{ordered} of {ROUNDS} in order");
     a.stop().await.unwrap();
     b.stop().await.unwrap();
 }

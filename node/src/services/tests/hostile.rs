@@ -58,6 +58,7 @@ impl Hostile {
             carries: Carries::Bytes,
             limit: 1 << 18,
             client: None,
+            linger: None,
         }
     }
 
@@ -179,6 +180,7 @@ async fn resumes_of_others(hostile: &mut Hostile, a: &Node, b: PeerId) {
             received: 1 << 40,
             delivered: 1 << 40,
             limit: 1 << 50,
+            ..Accept::default()
         };
         let resume = Frame::Resume(Resume {
             session,

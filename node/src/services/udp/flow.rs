@@ -17,6 +17,7 @@ use p2pnode_services::{
         memory::Share,
         session::{End as SessionEnd, StreamId},
         sessions::Role,
+        sockets::Place,
     },
     identity::proxy::{self, Follows},
     wire::{Frame, Open, Refusal, Refuse, Reset, ResetReason},
@@ -39,6 +40,9 @@ use crate::services::{
 
 /// Frames and datagrams that are moved in a row before others have their turn.
 const IN_A_ROW: usize = 32;
+
+/// What the log says where nothing listens at the target.
+const NO_DATAGRAM: &str = "a target takes no datagram";
 
 /// How long a stream that closes may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
@@ -63,6 +67,8 @@ pub(super) struct Task {
     end: Option<End>,
     offered: Option<Arc<Offered>>,
     _share: Share,
+    /// Of its socket at the target.
+    _place: Place,
     _wish: Option<Wish>,
 }
 
@@ -86,7 +92,7 @@ impl Task {
         hub: Hub,
         line: Arc<Line>,
         offered: Arc<Offered>,
-        share: Share,
+        (share, place): (Share, Place),
         open: &Open,
         carrier: Carrier,
     ) -> Self {
@@ -101,6 +107,7 @@ impl Task {
         task.connecting =
             Some(async move { target::connect(&service.target, sources?).await }.boxed());
         task.offered = Some(offered);
+        task._place = place;
         task.carry(carrier);
         task.opened();
         task
@@ -123,6 +130,7 @@ impl Task {
             end: None,
             offered: None,
             _share: share,
+            _place: Place::default(),
             _wish: wish,
         }
     }
@@ -148,7 +156,7 @@ impl Task {
             true => State::Refused,
             false => State::Closed,
         };
-        self.report(state, Some(end));
+        self.report(state, None, Some(end));
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -210,7 +218,7 @@ impl Task {
             (Frame::Open(open), Some(idle)) => {
                 state.flows.handle_open(peer, open, idle, id, now).map(drop)
             }
-            (Frame::Resume(resume), _) => match state.flows.handle_resume(peer, resume, id) {
+            (Frame::Resume(resume), _) => match state.flows.handle_resume(peer, resume, id, now) {
                 Some(_) => Ok(()),
                 None => Err(refuse(Refusal::UnknownSession)),
             },
@@ -227,7 +235,7 @@ impl Task {
 
     fn take_orders(&mut self) -> bool {
         let orders = std::mem::take(&mut *lock(&self.line.orders));
-        let any = orders.opens || orders.is_opened || !orders.closes.is_empty();
+        let mut any = orders.opens || orders.is_opened || !orders.closes.is_empty();
         if orders.opens {
             self.want_stream();
         }
@@ -240,6 +248,10 @@ impl Task {
         }
         if orders.is_opened {
             self.opened();
+        }
+        if let Some(paused) = orders.carried {
+            any = true;
+            self.carried(paused);
         }
         self.end = orders.end;
         any
@@ -262,7 +274,8 @@ impl Task {
                 let carrier = Carrier::new(self.hub.stream_id(), connection, stream);
                 let id = carrier.id;
                 self.carry(carrier);
-                self.hub.flows(|state| state.flows.handle_stream(key, id));
+                self.hub
+                    .flows(|state| state.flows.handle_stream(key, id, now));
             }
             Err(OpenError::NoPath) => self.waits_for_path = true,
             Err(OpenError::Unsupported) => self.unsupported(self.hub.stream_id()),
@@ -280,7 +293,7 @@ impl Task {
         let (key, now) = (self.line.key, Instant::now());
         let frame = Frame::Refuse(refuse(Refusal::Unavailable));
         self.hub.flows(|state| {
-            state.flows.handle_stream(key, stream);
+            state.flows.handle_stream(key, stream, now);
             state.flows.handle_frame(key, stream, frame, now);
         });
     }
@@ -288,14 +301,19 @@ impl Task {
     fn carry(&mut self, carrier: Carrier) {
         self.on = self.hub.on(carrier.connection);
         self.carriers.push(carrier);
-        if self.is_opened && self.on.is_some() && self.on != self.line.running.is_on() {
-            self.report(State::Moved, None);
+    }
+
+    /// The flow goes on on its newest stream, which may be on another path.
+    fn carried(&mut self, paused: Option<Duration>) {
+        if self.on.is_some() && self.on != self.line.running.is_on() {
+            let state = paused.map_or(State::Moved, |_| State::Resumed);
+            self.report(state, paused, None);
         }
     }
 
     fn opened(&mut self) {
         self.is_opened = true;
-        self.report(State::Opened, None);
+        self.report(State::Opened, None, None);
     }
 
     fn poll_carriers(&mut self, cx: &mut Context<'_>) -> bool {
@@ -357,25 +375,32 @@ impl Task {
             Some(_) | None => {}
         }
         self.hub
-            .flows(|state| state.flows.handle_stream_lost(key, id));
+            .flows(|state| state.flows.handle_stream_lost(key, id, now));
     }
 
     /// The side of the service: what its target sends.
     fn poll_target(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = self.poll_connecting(cx);
+        let key = self.line.key;
         let Some(socket) = &self.socket else {
             return any;
         };
         for _ in 0..IN_A_ROW {
             match poll_datagram(|buffer| socket.poll_recv(cx, buffer)) {
                 Poll::Pending => break,
-                Poll::Ready(Ok(((), payload))) => self.hub.target_sent(self.line.key, payload),
+                Poll::Ready(Ok(((), payload))) => self.hub.target_sent(key, payload),
                 // The target's port is closed. It may be open a moment later.
                 Poll::Ready(Err(error)) => {
                     if let Some(target) = &self.line.target {
                         lock(target).failed(&error);
                     }
-                    tracing::debug!(service = %self.line.running.service, %error, "a target takes no datagram");
+                    let (peer, service) = (key.peer, &self.line.running.service);
+                    match self.hub.is_news(&self.line.running, NO_DATAGRAM) {
+                        true => {
+                            tracing::info!(own = tracing::field::Empty, %peer, %service, %error, "{NO_DATAGRAM}");
+                        }
+                        false => tracing::debug!(%peer, %service, %error, "{NO_DATAGRAM}"),
+                    }
                 }
             }
             any = true;
@@ -412,7 +437,7 @@ impl Task {
         true
     }
 
-    fn report(&self, state: State, end: Option<SessionEnd>) {
+    fn report(&self, state: State, pause: Option<Duration>, end: Option<SessionEnd>) {
         let running = &self.line.running;
         let was_open = running.is_open();
         running.set_open(self.is_opened && end.is_none());
@@ -420,7 +445,7 @@ impl Task {
             state,
             was_open,
             to: self.on.filter(|_| end.is_none()),
-            pause: None,
+            pause,
             end,
             is_unreachable: end == Some(SessionEnd::NoAnswer),
             detail: self.detail.as_deref(),

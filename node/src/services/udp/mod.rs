@@ -21,6 +21,7 @@ use p2pnode_services::{
         flows::{ClientId, FlowKey, FromClient},
         memory::Share,
         sessions::{Key, Role},
+        sockets::Place,
     },
     wire::{Carries, Frame, Open, SessionId, datagram::FlowNumber},
 };
@@ -81,7 +82,7 @@ impl Hub {
         &self,
         (key, number): (Key, FlowNumber),
         offered: Arc<Offered>,
-        share: Share,
+        taken: (Share, Place),
         open: &Open,
         carrier: Carrier,
     ) {
@@ -116,7 +117,7 @@ impl Hub {
         }
         self.state().running.insert(key, running);
         self.served(key.peer);
-        let task = Task::accept(self.clone(), line, offered, share, open, carrier);
+        let task = Task::accept(self.clone(), line, offered, taken, open, carrier);
         tokio::spawn(task.run());
     }
 

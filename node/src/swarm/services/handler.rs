@@ -50,6 +50,8 @@ pub(crate) struct Handler {
     raw: Vec<StreamProtocol>,
     wanted: mpsc::Receiver<Wanted>,
     opening: usize,
+    /// It has just asked for a stream.
+    has_asked: bool,
 }
 
 type Reply = oneshot::Sender<Result<Stream, OpenError>>;
@@ -69,6 +71,7 @@ impl Handler {
             connection,
             wanted,
             opening: 0,
+            has_asked: false,
         }
     }
 }
@@ -116,6 +119,11 @@ impl ConnectionHandler for Handler {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> PollOf<Self> {
+        // Of several streams that are asked for at once, libp2p opens the last one first. The connection has its turn after each.
+        if std::mem::take(&mut self.has_asked) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         while self.opening < OPENING {
             let Poll::Ready(Some(Wanted { protocol, reply })) = self.wanted.poll_recv(cx) else {
                 break;
@@ -124,6 +132,7 @@ impl ConnectionHandler for Handler {
                 continue;
             }
             self.opening += 1;
+            self.has_asked = true;
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest {
                 protocol: SubstreamProtocol::new(protocol, reply).with_timeout(TIMEOUT),
             });

@@ -18,9 +18,8 @@ use p2pnode_transports::Transport;
 use tokio::sync::mpsc;
 
 use crate::{
-    core::{liveness::Ended, peers::PathKind},
+    core::peers::PathKind,
     services::{Connection, Hub},
-    swarm::dial_error::ended,
 };
 
 use handler::{Handler, Offers};
@@ -76,16 +75,14 @@ impl NetworkBehaviour for Behaviour {
         reason = "only connections that end matter"
     )]
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        let (gone, by_peer) = match event {
-            FromSwarm::ConnectionClosed(closed) => {
-                (closed.connection_id, ended(closed.cause) == Ended::Theirs)
-            }
-            FromSwarm::ListenFailure(failure) => (failure.connection_id, false),
-            FromSwarm::DialFailure(failure) => (failure.connection_id, false),
+        let gone = match event {
+            FromSwarm::ConnectionClosed(closed) => closed.connection_id,
+            FromSwarm::ListenFailure(failure) => failure.connection_id,
+            FromSwarm::DialFailure(failure) => failure.connection_id,
             _ => return,
         };
         self.connections.remove(&gone);
-        self.hub.handle_connection_closed(gone, by_peer);
+        self.hub.handle_connection_closed(gone);
     }
 
     p2pnode_protocol::no_reports!();

@@ -12,6 +12,7 @@
 
 mod client;
 mod queue;
+mod settings;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,10 @@ use std::{
 use bytes::Bytes;
 use libp2p::PeerId;
 
-pub use self::client::{ClientId, Destinations, ForwardId, FromClient};
+pub use self::{
+    client::{ClientId, Destinations, ForwardId, FromClient},
+    settings::Settings,
+};
 
 use self::{
     client::Client,
@@ -32,39 +36,12 @@ use self::{
 };
 use super::{session::StreamId, sessions::Role};
 use crate::{
-    config::{ServiceName, UDP_IDLE},
+    config::ServiceName,
     wire::{
         Frame, MAX_DATAGRAM, Refusal, ResetReason, SessionId,
         datagram::{self, FlowNumber, Opener},
     },
 };
-
-/// Bounds of all flows.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How long a flow of a forward lives without a datagram.
-    pub idle: Duration,
-    /// The most flows of one peer, in each role.
-    pub flows_per_peer: usize,
-    /// The most flows of all peers.
-    pub flows: usize,
-    /// What the queues of one peer may hold.
-    pub bytes_per_peer: usize,
-    /// What all queues may hold.
-    pub bytes: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            idle: UDP_IDLE,
-            flows_per_peer: 4_096,
-            flows: 16_384,
-            bytes_per_peer: 4 << 20,
-            bytes: 32 << 20,
-        }
-    }
-}
 
 /// A flow, as one process names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,6 +67,8 @@ pub enum Action {
     Deliver(FlowKey, Bytes),
     /// The peer has accepted a flow that this side opened.
     Opened(FlowKey),
+    /// The flow goes on on its newest stream, after it had none for that time; `None`: it had one.
+    Carried(FlowKey, Option<Duration>),
     /// The flow is over: close its socket.
     Closed(FlowKey, SessionId, End),
 }
@@ -161,6 +140,10 @@ struct Flow {
     accepted: bool,
     attempt: u32,
     stream: Option<StreamId>,
+    /// The one before, until the peer has accepted the next.
+    left: Option<StreamId>,
+    /// Since when it has none that the peer has accepted, after one that ended.
+    lost: Option<Instant>,
     wants_stream: bool,
     out: VecDeque<Frame>,
     queue: Queue,
@@ -351,6 +334,8 @@ impl Flows {
             accepted: false,
             attempt: 0,
             stream: None,
+            left: None,
+            lost: None,
             wants_stream: true,
             out: VecDeque::new(),
             queue: Queue::default(),
@@ -454,6 +439,7 @@ impl Flows {
             self.clients.remove(&client.id);
         }
         self.looks.remove(&(flow.look, key));
+        self.close(key, flow.left);
         if let Some(stream) = flow.stream {
             // A peer that does not know would send into the void.
             let reason = match end {
@@ -469,6 +455,11 @@ impl Flows {
         self.actions.push_back(closed);
         self.forget(key.peer);
         waiting
+    }
+
+    fn close(&mut self, key: FlowKey, stream: Option<StreamId>) {
+        let close = stream.map(|stream| Action::CloseStream(key, stream, None));
+        self.actions.extend(close);
     }
 
     fn peer(&mut self, id: PeerId) -> &mut Peer {

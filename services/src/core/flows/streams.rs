@@ -68,7 +68,7 @@ impl Flows {
         match self.flows.get(&key) {
             // Repeated after a loss.
             Some(flow) if flow.session == open.session => {
-                self.attach(key, open.attempt, stream);
+                self.resume(key, open.attempt, None, stream, now);
                 return Ok(key);
             }
             Some(_) => return refuse(Refusal::Malformed),
@@ -87,12 +87,14 @@ impl Flows {
             accepted: true,
             attempt: 0,
             stream: None,
+            left: None,
+            lost: None,
             wants_stream: false,
             out: Default::default(),
             queue: Default::default(),
         };
         self.insert(key, flow, now);
-        self.attach(key, open.attempt, stream);
+        self.attach(key, open.attempt, None, stream);
         Ok(key)
     }
 
@@ -102,12 +104,43 @@ impl Flows {
         peer: PeerId,
         resume: &Resume,
         stream: StreamId,
+        now: Instant,
     ) -> Option<FlowKey> {
         let found = self.find(peer, Role::Service, resume.session);
         if let Some(key) = found {
-            self.attach(key, resume.attempt, stream);
+            let paused = resume.progress.paused;
+            self.resume(key, resume.attempt, paused, stream, now);
         }
         found
+    }
+
+    /// `paused`: how long it had no stream, as far as the peer has noticed.
+    fn resume(
+        &mut self,
+        key: FlowKey,
+        attempt: u32,
+        paused: Option<Duration>,
+        stream: StreamId,
+        now: Instant,
+    ) {
+        let paused = self.paused(&key, now).max(paused);
+        if self.attach(key, attempt, paused, stream) {
+            self.carried(key, paused);
+        }
+    }
+
+    fn paused(&self, key: &FlowKey, now: Instant) -> Option<Duration> {
+        let lost = self.flows.get(key)?.lost?;
+        Some(now.saturating_duration_since(lost))
+    }
+
+    fn carried(&mut self, key: FlowKey, paused: Option<Duration>) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.lost = None;
+            let left = flow.left.take();
+            self.close(key, left);
+            self.actions.push_back(Action::Carried(key, paused));
+        }
     }
 
     pub(super) fn find(&self, peer: PeerId, role: Role, session: SessionId) -> Option<FlowKey> {
@@ -119,27 +152,36 @@ impl Flows {
         found.map(|(key, _)| *key)
     }
 
-    fn attach(&mut self, key: FlowKey, attempt: u32, stream: StreamId) {
+    /// Whether the stream carries the flow from now on.
+    fn attach(
+        &mut self,
+        key: FlowKey,
+        attempt: u32,
+        paused: Option<Duration>,
+        stream: StreamId,
+    ) -> bool {
         let instance = self.instance;
         let Some(flow) = self.flows.get_mut(&key) else {
-            return;
+            return false;
         };
         if flow.stream.is_some() && attempt <= flow.attempt {
             self.actions
                 .push_back(Action::CloseStream(key, stream, None));
-            return;
+            return false;
         }
         flow.attempt = attempt;
         if let Some(left) = flow.stream.replace(stream) {
             self.actions.push_back(Action::CloseStream(key, left, None));
         }
         flow.out.clear();
-        flow.out.push_back(Frame::Accept(progress(instance)));
+        flow.out
+            .push_back(Frame::Accept(progress(instance, paused)));
+        true
     }
 
     /// The stream that was wanted for the flow is open.
-    pub fn handle_stream(&mut self, key: FlowKey, stream: StreamId) {
-        let instance = self.instance;
+    pub fn handle_stream(&mut self, key: FlowKey, stream: StreamId, now: Instant) {
+        let (instance, paused) = (self.instance, self.paused(&key, now));
         let Some(flow) = self.flows.get_mut(&key) else {
             self.actions
                 .push_back(Action::CloseStream(key, stream, None));
@@ -153,7 +195,7 @@ impl Flows {
                 session,
                 instance,
                 attempt,
-                progress: progress(instance),
+                progress: progress(instance, paused),
             }),
             false => Frame::Open(Open {
                 session,
@@ -166,13 +208,15 @@ impl Flows {
                     .client
                     .as_ref()
                     .map(|from| (from.id.client, from.id.listener)),
+                linger: None,
             }),
         };
         flow.out.clear();
         flow.out.push_back(first);
-        if let Some(left) = flow.stream.replace(stream) {
-            self.actions.push_back(Action::CloseStream(key, left, None));
-        }
+        // The peer would take an earlier end of it for a loss.
+        let left = flow.stream.replace(stream);
+        let earlier = left.and_then(|left| flow.left.replace(left));
+        self.close(key, earlier);
     }
 
     /// No stream could be opened. The next datagram asks for one again, unless there is another destination.
@@ -188,12 +232,14 @@ impl Flows {
     }
 
     /// The stream has ended.
-    pub fn handle_stream_lost(&mut self, key: FlowKey, stream: StreamId) {
+    pub fn handle_stream_lost(&mut self, key: FlowKey, stream: StreamId, now: Instant) {
         let Some(flow) = self.flows.get_mut(&key) else {
             return;
         };
+        flow.left.take_if(|left| *left == stream);
         if flow.stream == Some(stream) {
             flow.stream = None;
+            flow.lost = flow.lost.or(flow.accepted.then_some(now));
             if !flow.queue.is_empty() || !flow.accepted {
                 self.want_stream(key);
             }
@@ -219,9 +265,10 @@ impl Flows {
         let is_current = flow.stream == Some(stream);
         match frame {
             Frame::Datagram(payload) => self.deliver(key, payload, now),
-            Frame::Accept(_) if is_current && key.role == Role::Forward => {
-                if !std::mem::replace(&mut flow.accepted, true) {
-                    self.actions.push_back(Action::Opened(key));
+            Frame::Accept(accept) if is_current && key.role == Role::Forward => {
+                match std::mem::replace(&mut flow.accepted, true) {
+                    false => self.actions.push_back(Action::Opened(key)),
+                    true => self.carried(key, self.paused(&key, now).max(accept.paused)),
                 }
             }
             Frame::Refuse(refuse) if is_current && key.role == Role::Forward => {
@@ -276,11 +323,10 @@ impl Flows {
     }
 }
 
-fn progress(instance: u64) -> Accept {
+fn progress(instance: u64, paused: Option<Duration>) -> Accept {
     Accept {
         instance,
-        received: 0,
-        delivered: 0,
-        limit: 0,
+        paused,
+        ..Accept::default()
     }
 }

@@ -4,10 +4,8 @@
     reason = "what does not fit is a failed test"
 )]
 
-mod bounds;
-
 use super::*;
-use crate::wire::{Open, Resume};
+use crate::wire::{Accept, Open, Resume};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,6 +28,7 @@ struct Pair {
     /// Whether streams can be opened.
     path: bool,
     delivered: [Vec<(FlowKey, Bytes)>; 2],
+    carried: [Vec<Option<Duration>>; 2],
     ended: [Vec<(FlowKey, End)>; 2],
     quic: u32,
 }
@@ -45,6 +44,7 @@ impl Pair {
             next: 0,
             path: true,
             delivered: Default::default(),
+            carried: Default::default(),
             ended: Default::default(),
             quic: 0,
         }
@@ -91,7 +91,7 @@ impl Pair {
                 Action::OpenStream(key) if self.path && key.peer == self.peers[1 - side] => {
                     self.next += 1;
                     self.streams.insert(self.next, [Some(key), None]);
-                    self.flows[side].handle_stream(key, StreamId(self.next));
+                    self.flows[side].handle_stream(key, StreamId(self.next), self.now);
                 }
                 Action::OpenStream(key) => self.flows[side].handle_stream_failed(key, self.now),
                 Action::CloseStream(_, stream, reason) => {
@@ -110,6 +110,7 @@ impl Pair {
                 }
                 Action::Deliver(key, payload) => self.delivered[side].push((key, payload)),
                 Action::Opened(key) => assert_eq!(key.role, Role::Forward),
+                Action::Carried(_, paused) => self.carried[side].push(paused),
                 Action::Closed(key, _, end) => self.ended[side].push((key, end)),
             }
         }
@@ -120,7 +121,7 @@ impl Pair {
     fn close(&mut self, stream: u64, side: usize) {
         let keys = self.streams.remove(&stream);
         if let Some(key) = keys.and_then(|keys| keys[side]) {
-            self.flows[side].handle_stream_lost(key, StreamId(stream));
+            self.flows[side].handle_stream_lost(key, StreamId(stream), self.now);
         }
     }
 
@@ -128,7 +129,7 @@ impl Pair {
         for (stream, keys) in std::mem::take(&mut self.streams) {
             for (flows, key) in self.flows.iter_mut().zip(keys) {
                 if let Some(key) = key {
-                    flows.handle_stream_lost(key, StreamId(stream));
+                    flows.handle_stream_lost(key, StreamId(stream), self.now);
                 }
             }
         }
@@ -158,7 +159,7 @@ impl Pair {
         let key = match &frame {
             Frame::Open(open) => flows.handle_open(peer, open, 60 * SECOND, id, now),
             Frame::Resume(resume) => {
-                let key = flows.handle_resume(peer, resume, id);
+                let key = flows.handle_resume(peer, resume, id, now);
                 key.ok_or(crate::wire::Refuse {
                     instance: 2,
                     refusal: Refusal::UnknownSession,
@@ -312,7 +313,7 @@ fn a_refusal_loses_no_datagram_that_the_next_destination_takes() {
     };
     let first = pair.flows[0].handle_client(from(b"a"), pair.now).unwrap();
     pair.flows[0].handle_client(from(b"b"), pair.now);
-    pair.flows[0].handle_stream(first, StreamId(99));
+    pair.flows[0].handle_stream(first, StreamId(99), pair.now);
     let open = pair.flows[0].poll_transmit(first, StreamId(99));
     assert!(matches!(open, Some(Frame::Open(_))));
     assert_eq!(
@@ -344,11 +345,13 @@ fn a_flow_outlives_its_stream_and_keeps_the_newest_datagrams() {
     pair.run();
     assert_eq!(pair.flows[0].dropped().displaced, 36);
     pair.path = true;
+    pair.now += SECOND;
     pair.client(1, b"z");
     pair.run();
     let got = pair.payloads(1);
     assert_eq!((got.len(), got[1], got[64]), (65, &[37][..], &b"z"[..]));
     assert_eq!(pair.flows[1].len(), 1, "the same flow");
+    assert_eq!(pair.carried, [[Some(SECOND)], [Some(SECOND)]]);
 }
 
 #[test]
@@ -362,6 +365,115 @@ fn a_move_to_a_better_path_changes_the_stream_only() {
     pair.run();
     assert_eq!(pair.payloads(1), [b"a", b"b"]);
     assert_eq!((pair.streams.len(), pair.flows[1].len()), (1, 1));
+    assert_eq!(pair.carried, [[None], [None]]);
+}
+
+#[test]
+fn a_loss_that_one_side_alone_has_noticed_is_one_for_both() {
+    for notices in 0..2 {
+        let mut pair = Pair::new(&Settings::default());
+        pair.client(1, b"a");
+        pair.run();
+        let (stream, keys) = pair.streams.pop_first().unwrap();
+        let (key, now) = (keys[notices].unwrap(), pair.now);
+        pair.flows[notices].handle_stream_lost(key, StreamId(stream), now);
+        pair.now += SECOND;
+        pair.flows[0].handle_better_path(keys[0].unwrap());
+        pair.run();
+        assert_eq!(pair.carried, [[Some(SECOND)], [Some(SECOND)]], "{notices}");
+    }
+}
+
+#[test]
+fn flows_are_bounded_for_each_peer_and_for_all() {
+    let settings = Settings {
+        flows_per_peer: 3,
+        flows: 5,
+        ..Settings::default()
+    };
+    let mut pair = Pair::new(&settings);
+    for port in 1..=10 {
+        pair.client(port, b"a");
+    }
+    pair.run();
+    assert_eq!(
+        (pair.flows[0].len(), pair.flows[0].dropped().refused),
+        (3, 7)
+    );
+    // A hostile caller: the service has its own bounds.
+    let open = |number: u32| Open {
+        session: SessionId([number as u8; 16]),
+        instance: 1,
+        attempt: 1,
+        service: "dns".parse().unwrap(),
+        carries: crate::wire::Carries::Datagrams(FlowNumber::new(number).unwrap()),
+        limit: 0,
+        client: None,
+        linger: None,
+    };
+    let mut service = Flows::new(1, settings);
+    let (a, b) = (PeerId::random(), PeerId::random());
+    let mut opened = |peer, number| {
+        let (id, now) = (StreamId(u64::from(number)), Instant::now());
+        service
+            .handle_open(peer, &open(number), SECOND, id, now)
+            .is_ok()
+    };
+    let results = [1, 2, 3, 4].map(|number| opened(a, number));
+    assert_eq!(results, [true, true, true, false]);
+    assert_eq!(
+        [1, 2, 3].map(|number| opened(b, number)),
+        [true, true, false]
+    );
+}
+
+#[test]
+fn queues_of_a_peer_and_of_all_are_bounded_in_bytes() {
+    let settings = Settings {
+        bytes_per_peer: 300_000,
+        ..Settings::default()
+    };
+    let mut pair = Pair::new(&settings);
+    pair.path = false;
+    for port in 1..=10 {
+        for _ in 0..5 {
+            pair.client(port, &[7; 60_000]);
+        }
+    }
+    assert!(pair.flows[0].held() <= 300_000);
+    assert!(pair.flows[0].held() > 200_000);
+}
+
+#[test]
+fn nobody_reaches_the_flow_of_another_peer() {
+    let mut pair = Pair::new(&Settings::default());
+    pair.path(Some(1200));
+    pair.client(1, b"a");
+    pair.run();
+    let (key, stranger) = (pair.delivered[1][0].0, PeerId::random());
+    let datagram = datagram::encode(key.number, Opener::Sender, b"forged");
+    pair.flows[1].handle_datagram(stranger, datagram.clone(), pair.now);
+    let resume = Resume {
+        session: SessionId(1u128.to_be_bytes()),
+        instance: 9,
+        attempt: 9,
+        progress: Accept {
+            instance: 9,
+            ..Accept::default()
+        },
+    };
+    let resumed = pair.flows[1].handle_resume(stranger, &resume, StreamId(99), pair.now);
+    assert_eq!(resumed, None);
+    // The service did not open it, so the caller may not claim that it did.
+    let claimed = datagram::encode(key.number, Opener::Receiver, b"forged");
+    pair.flows[1].handle_datagram(pair.peers[0], claimed, pair.now);
+    pair.flows[1].handle_datagram(pair.peers[0], Bytes::new(), pair.now);
+    pair.run();
+    assert_eq!(pair.payloads(1), [b"a"]);
+    assert_eq!(pair.flows[1].dropped().unknown, 3);
+    pair.flows[1].handle_datagram(pair.peers[0], datagram, pair.now);
+    pair.run();
+    assert_eq!(pair.delivered[1].len(), 2);
 }
 
 #[test]
@@ -446,6 +558,36 @@ fn a_flow_goes_to_the_first_peer_that_takes_it_with_the_datagrams_that_waited() 
             matches!(pair.flows[0].poll_action(), Some(Action::OpenStream(key)) if key.peer == peer)
         );
     }
+}
+
+#[test]
+fn a_target_that_goes_on_sending_keeps_no_flow_whose_caller_is_gone() {
+    let mut pair = Pair::new(&Settings::default());
+    pair.client(1, b"a");
+    pair.run();
+    let key = pair.delivered[1][0].0;
+    pair.lose_streams();
+    for _ in 0..70 {
+        pair.now += SECOND;
+        pair.flows[1].handle_target(key, Bytes::from_static(b"video"), pair.now);
+        pair.flows[1].handle_timeout(pair.now);
+    }
+    pair.run();
+    assert!(matches!(pair.ended[1][..], [(_, End::Idle)]));
+    assert_eq!(pair.flows[1].held(), 0);
+}
+
+#[test]
+fn a_forward_that_is_gone_takes_its_flows_with_it() {
+    let mut pair = Pair::new(&Settings::default());
+    pair.client(1, b"a");
+    pair.client(2, b"a");
+    pair.run();
+    pair.flows[0].handle_forward_gone(ForwardId(2));
+    assert_eq!(pair.flows[0].len(), 2);
+    pair.flows[0].handle_forward_gone(ForwardId(1));
+    pair.run();
+    assert_eq!((pair.flows[0].len(), pair.streams.len()), (0, 0));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How a session ends.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Action, End, Event, Phase, Session, Side, Violation, stream::State};
 use crate::wire::{Frame, Refusal, Refuse, Reset, ResetReason};
@@ -14,7 +14,7 @@ impl Session {
         self.close(End::Completed);
         if let Side::Opener(_) = self.side {
             self.phase = Phase::Finishing;
-            self.forget_at = Some(now + self.settings.linger);
+            self.forget_at = Some(now + self.linger);
             self.send_on_all(&Frame::Done);
         }
     }
@@ -82,7 +82,7 @@ impl Session {
             return;
         }
         self.phase = Phase::Resetting(reason);
-        self.forget_at = Some(now + self.settings.linger);
+        self.forget_at = Some(now + self.linger);
         self.send_on_all(&Frame::Reset(Reset { reason }));
     }
 
@@ -156,12 +156,17 @@ impl Session {
         self.forget();
     }
 
+    /// The peer gives it up after `linger`: then this side has nothing to wait for.
+    pub(super) fn lingers_no_longer_than(&mut self, linger: Option<Duration>) {
+        self.linger = self.linger.min(linger.unwrap_or(self.linger));
+    }
+
     /// Until when an answer or a stream has to be there.
     pub(super) fn expires_at(&self) -> Option<Instant> {
         let since = self.waiting_since?;
         match self.phase {
             Phase::Opening => Some(since + self.settings.open_timeout),
-            Phase::Connecting | Phase::Running => Some(since + self.settings.linger),
+            Phase::Connecting | Phase::Running => Some(since + self.linger),
             // They have a time of their own.
             Phase::Resetting(_) | Phase::Finishing | Phase::Draining(_) | Phase::Over => None,
         }

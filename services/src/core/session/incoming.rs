@@ -315,6 +315,7 @@ impl Incoming {
             received: self.received,
             delivered: self.delivered,
             limit: self.limit,
+            ..Accept::default()
         }
     }
 

@@ -149,6 +149,8 @@ pub struct Session {
     instance: u64,
     /// The peer's process, once it is known.
     peer_instance: Option<u64>,
+    /// How long it waits without a stream: the shorter time of both sides, once it is known.
+    linger: Duration,
     /// Of the last `OPEN` or `RESUME`.
     attempt: u32,
     settings: Settings,
@@ -260,6 +262,7 @@ impl Session {
             now,
         );
         session.peer_instance = Some(open.instance);
+        session.lingers_no_longer_than(open.linger);
         session.attach(stream, Frame::Open(open.clone()), now);
         session
     }
@@ -279,6 +282,7 @@ impl Session {
             phase,
             instance,
             peer_instance: None,
+            linger: settings.linger,
             attempt: 0,
             share,
             outgoing: Outgoing::new(settings.first_window),

@@ -19,7 +19,11 @@ pub(super) struct Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// The opener has sent `OPEN` or `RESUME` and waits for the answer.
-    Asking { since: Instant },
+    Asking {
+        since: Instant,
+        /// The session had no stream then.
+        is_paused: bool,
+    },
     /// It carries the session.
     Current,
     /// It has carried the session, and may still bring data.

@@ -5,7 +5,10 @@
     reason = "of fourteen frames few belong in a state, and a new one belongs in none"
 )]
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::stream::{State, Stream};
 use super::{
@@ -25,7 +28,8 @@ impl Session {
         };
         self.opening = None;
         self.attempt += 1;
-        let mut out: VecDeque<_> = self.first_frame().into_iter().collect();
+        let paused = self.paused(now);
+        let mut out: VecDeque<_> = self.first_frame(paused).into_iter().collect();
         match self.phase {
             Phase::Resetting(reason) => out.push_back(Frame::Reset(Reset { reason })),
             Phase::Finishing => out.push_back(Frame::Done),
@@ -37,7 +41,10 @@ impl Session {
         }
         self.streams.push(Stream {
             id,
-            state: State::Asking { since: now },
+            state: State::Asking {
+                since: now,
+                is_paused: paused.is_some(),
+            },
             out,
         });
         self.settle(now);
@@ -126,15 +133,20 @@ impl Session {
             self.send_on_current(Frame::Reset(Reset { reason }));
             return;
         }
-        let moved = self.take_up(&first);
+        // The opener may have noticed a loss that this side has not, or the other way round.
+        let pause = self.paused(now).max(match &first {
+            Frame::Resume(resume) => resume.progress.paused,
+            _ => None,
+        });
+        let moved = self.take_up(&first, pause);
         match moved {
-            Ok(()) => self.carried_on(id, self.phase == Phase::Connecting, now),
+            Ok(()) => self.carried_on(id, self.phase == Phase::Connecting, pause, now),
             Err(violation) => self.violated(violation, now),
         }
     }
 
     /// The peer stands where `first` says.
-    fn take_up(&mut self, first: &Frame) -> Result<(), super::Violation> {
+    fn take_up(&mut self, first: &Frame, pause: Option<Duration>) -> Result<(), super::Violation> {
         match first {
             Frame::Open(open) => self.outgoing.restart(open.limit)?,
             Frame::Resume(resume) => {
@@ -146,19 +158,33 @@ impl Session {
         }
         if self.phase != Phase::Connecting {
             let resumes = matches!(first, Frame::Resume(_));
-            self.accept_on_current(resumes);
+            self.accept_on_current(resumes, pause);
         }
         Ok(())
     }
 
     /// `ACCEPT` for the stream that waits for the target.
     pub(super) fn answer(&mut self) {
-        self.accept_on_current(false);
+        self.accept_on_current(false, None);
     }
 
-    fn accept_on_current(&mut self, resumes: bool) {
-        let progress = self.incoming.progress(resumes, self.instance, &self.share);
+    fn accept_on_current(&mut self, resumes: bool, pause: Option<Duration>) {
+        let progress = self.progress(resumes, pause);
         self.send_on_current(Frame::Accept(progress));
+    }
+
+    fn progress(&mut self, resumes: bool, paused: Option<Duration>) -> Accept {
+        Accept {
+            paused,
+            linger: Some(self.linger),
+            ..self.incoming.progress(resumes, self.instance, &self.share)
+        }
+    }
+
+    /// For how long it has had no stream.
+    fn paused(&self, now: Instant) -> Option<Duration> {
+        let since = self.waiting_since.filter(|_| self.phase != Phase::Opening);
+        since.map(|since| now.saturating_duration_since(since))
     }
 
     /// The answer to `OPEN` or `RESUME`, on the stream with `index`.
@@ -182,6 +208,7 @@ impl Session {
             return Ok(());
         }
         self.outgoing.confirm(accept.delivered, &mut self.share)?;
+        self.lingers_no_longer_than(accept.linger);
         let is_first = self.phase == Phase::Opening;
         if is_first {
             // The stream goes on behind the first data, wherever the peer is in it.
@@ -197,23 +224,32 @@ impl Session {
                 self.close_stream(left);
             }
         }
+        // A stream that was lost after the question was left already: the peer has moved from it.
+        let was_paused = matches!(
+            self.streams[index].state,
+            State::Asking {
+                is_paused: true,
+                ..
+            }
+        );
+        let own = self
+            .paused(now)
+            .filter(|_| was_paused || accept.paused.is_some());
         self.streams[index].state = State::Current;
-        self.carried_on(id, is_first, now);
+        self.carried_on(id, is_first, own.max(accept.paused), now);
         Ok(())
     }
 
-    fn carried_on(&mut self, to: StreamId, is_first: bool, now: Instant) {
+    /// `pause`: how long it had no stream, as the side knows that noticed it first.
+    fn carried_on(&mut self, to: StreamId, is_first: bool, pause: Option<Duration>, now: Instant) {
         self.failures = 0;
         self.progress.1 = now;
-        let waited = self.waiting_since.take();
+        self.waiting_since = None;
         if is_first || self.is_closed {
             return;
         }
-        self.events.push_back(match waited {
-            Some(since) => Event::Resumed {
-                to,
-                pause: now.saturating_duration_since(since),
-            },
+        self.events.push_back(match pause {
+            Some(pause) => Event::Resumed { to, pause },
             None => Event::Moved { to },
         });
     }
@@ -288,7 +324,7 @@ impl Session {
             return None;
         }
         let asking = self.streams.iter().filter_map(|stream| match stream.state {
-            State::Asking { since } => Some(since + self.settings.answer_timeout),
+            State::Asking { since, .. } => Some(since + self.settings.answer_timeout),
             State::Current | State::Left | State::Closing => None,
         });
         asking.min()
@@ -304,7 +340,7 @@ impl Session {
     }
 
     /// `OPEN` before the first answer, else `RESUME`.
-    fn first_frame(&mut self) -> Option<Frame> {
+    fn first_frame(&mut self, paused: Option<Duration>) -> Option<Frame> {
         let Side::Opener(opening) = &self.side else {
             return None;
         };
@@ -314,7 +350,7 @@ impl Session {
             client,
         } = opening.clone();
         let (instance, attempt) = (self.instance, self.attempt);
-        let progress = self.incoming.progress(true, instance, &self.share);
+        let progress = self.progress(true, paused);
         if self.phase != Phase::Opening {
             return Some(Frame::Resume(Resume {
                 session,
@@ -332,6 +368,7 @@ impl Session {
             carries: Carries::Bytes,
             limit: progress.limit,
             client,
+            linger: progress.linger,
         }))
     }
 }

@@ -36,6 +36,7 @@ impl Bench {
             carries: Carries::Bytes,
             limit: 0,
             client: None,
+            linger: None,
         });
         self.table.handle_first_frame(peer, &open, self.now)
     }
@@ -47,9 +48,7 @@ impl Bench {
             attempt: 2,
             progress: Accept {
                 instance,
-                received: 0,
-                delivered: 0,
-                limit: 0,
+                ..Accept::default()
             },
         });
         self.table.handle_first_frame(peer, &resume, self.now)
@@ -221,6 +220,12 @@ fn a_peer_that_is_removed_loses_its_sessions_at_once() {
         reset,
         Some(Action::Reset(_, ResetReason::NotAllowed))
     ));
+    bench.table.handle_access(Access::default());
+    let reset = bench.table.poll_action();
+    assert!(matches!(
+        reset,
+        Some(Action::Reset(_, ResetReason::ServiceGone))
+    ));
     bench.table.handle_service_changed(&"db".parse().unwrap());
     let reset = bench.table.poll_action();
     assert!(matches!(
@@ -240,6 +245,7 @@ fn a_flow_at_a_service_of_bytes_is_refused_as_that_only_to_a_peer_that_may_use_i
         carries: Carries::Datagrams(FlowNumber::FIRST),
         limit: 0,
         client: None,
+        linger: None,
     });
     for (peer, refused) in [
         (bench.friend, Refusal::TakesStreams),
@@ -248,4 +254,27 @@ fn a_flow_at_a_service_of_bytes_is_refused_as_that_only_to_a_peer_that_may_use_i
         let verdict = bench.table.handle_first_frame(peer, &open, bench.now);
         assert_eq!(refusal(verdict), refused);
     }
+}
+
+#[test]
+fn raw_streams_are_bounded_in_number_and_in_opens_a_second_and_resumes_in_the_latter() {
+    let mut bench = Bench::new(Limits {
+        raw: 3,
+        opens: Measure {
+            burst: 5,
+            period: Duration::from_secs(1),
+        },
+        ..Limits::default()
+    });
+    let (friend, db) = (bench.friend, "db".parse().unwrap());
+    let raw = |bench: &mut Bench, open| bench.table.handle_raw(friend, &db, open, bench.now);
+    assert!(!raw(&mut bench, 3), "as many as may be");
+    assert!(matches!(bench.open(friend, 1, 1), Verdict::New(..)));
+    assert!((0..4).all(|open| open == 3 || raw(&mut bench, open)));
+    assert!(matches!(bench.resume(friend, 1, 1), Verdict::Attach(_)));
+    assert!(!raw(&mut bench, 0), "too many lately");
+    // A session is not lost: its opener asks again.
+    assert_eq!(refusal(bench.resume(friend, 1, 1)), Refusal::Stale);
+    bench.now += Duration::from_secs(1);
+    assert!(matches!(bench.resume(friend, 1, 1), Verdict::Attach(_)));
 }

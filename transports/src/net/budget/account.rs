@@ -99,6 +99,11 @@ impl Account {
         self.lock().ledger.arrived();
     }
 
+    /// Whether the remote has ended the stream, and all of it has arrived.
+    pub(crate) fn has_ended(&self, stream: u32) -> bool {
+        self.lock().ledger.has_ended(stream)
+    }
+
     pub(crate) fn opened(&self, stream: u32) {
         self.lock().ledger.opened(stream);
     }

@@ -25,6 +25,8 @@ pub(crate) struct Frame {
     pub(crate) opens: bool,
     /// Whether it resets the stream. Such a body is not kept.
     pub(crate) resets: bool,
+    /// Whether nothing follows on the stream.
+    pub(crate) ends: bool,
 }
 
 /// Whether a connection is read on.
@@ -62,6 +64,8 @@ struct Stream {
     read: u32,
     inbound: bool,
     used: bool,
+    /// The remote has sent all, and it has arrived.
+    ended: bool,
 }
 
 impl Stream {
@@ -151,13 +155,22 @@ impl Ledger {
             return;
         };
         // yamux drops what comes on a stream that is gone here.
-        if let Some(stream) = self.streams.get_mut(&frame.stream)
-            && !frame.resets
-            && frame.len > 0
-        {
+        let Some(stream) = self.streams.get_mut(&frame.stream) else {
+            return;
+        };
+        if frame.resets {
+            return;
+        }
+        stream.ended |= frame.ends;
+        if frame.len > 0 {
             stream.unread.push_back(frame.len);
             self.held += cost(frame.len);
         }
+    }
+
+    /// Whether the remote has ended the stream, and all of it has arrived.
+    pub(super) fn has_ended(&self, id: u32) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.ended)
     }
 
     /// The program has read that much of a stream.
@@ -241,6 +254,7 @@ mod tests {
             len,
             opens: false,
             resets: false,
+            ends: false,
         }
     }
 
@@ -340,6 +354,24 @@ mod tests {
         ledger.begins(resets);
         ledger.arrived();
         assert_eq!(ledger.held(), STREAM);
+    }
+
+    #[test]
+    fn a_stream_has_ended_once_its_last_body_has_arrived_and_never_by_a_reset() {
+        let mut ledger = Ledger::new(Class::Carrying);
+        for (id, resets) in [(1, false), (2, true)] {
+            open(&mut ledger, id);
+            let last = Frame {
+                ends: true,
+                resets,
+                ..data(id, 1000)
+            };
+            ledger.begins(last);
+            assert!(!ledger.has_ended(id));
+            ledger.arrived();
+            assert_eq!(ledger.has_ended(id), !resets);
+        }
+        assert!(!ledger.has_ended(3), "there is none");
     }
 
     #[test]
