@@ -11,15 +11,19 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use patchbay::Router;
 use tokio::{
     fs::File,
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, BufWriter, Lines},
     net::UdpSocket,
-    process::{Child, ChildStdout, Command},
+    process::{Child, ChildStderr, ChildStdout, Command},
     runtime::Handle,
     sync::watch,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -31,9 +35,14 @@ use crate::{
 
 /// Headers with all their options fit; the payload is encrypted anyhow.
 const SNAPLEN: &str = "192";
+/// What the kernel keeps for tcpdump, in KiB: some 100,000 packets, a second of all that a machine carries.
+const KERNEL_BUFFER: &str = "32768";
+/// As much as a pipe holds.
+const READ_BUFFER: usize = 64 << 10;
 /// The port that the fence is sent to, on the router's loopback: discard (RFC 863).
 const FENCE_PORT: u16 = 9;
 const PATIENCE: Duration = Duration::from_secs(20);
+const FENCE_AGAIN: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -51,8 +60,10 @@ pub struct Capture {
     loopback: u32,
     seen: Arc<Mutex<Vec<Packet>>>,
     count: watch::Receiver<usize>,
+    /// How many packets tcpdump did not get, of each of its reports.
+    dropped: watch::Receiver<Option<u64>>,
     // Killed when dropped.
-    _tcpdump: Child,
+    tcpdump: Child,
 }
 
 impl Capture {
@@ -62,7 +73,7 @@ impl Capture {
         let mut command = Command::new(tool("tcpdump"));
         command
             .args("-i any -y LINUX_SLL2 -n -U --immediate-mode -w -".split(' '))
-            .args(["-s", SNAPLEN, "tcp or udp"])
+            .args(["-s", SNAPLEN, "-B", KERNEL_BUFFER, "tcp or udp"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -97,6 +108,8 @@ impl Capture {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (grown, count) = watch::channel(0);
         tokio::spawn(record(stdout, file, Arc::clone(&seen), grown));
+        let (reports, dropped) = watch::channel(None);
+        tokio::spawn(read_reports(complaints, reports));
         Ok(Self {
             router: router.clone(),
             wan: wan.to_owned(),
@@ -104,7 +117,8 @@ impl Capture {
             loopback,
             seen,
             count,
-            _tcpdump: tcpdump,
+            dropped,
+            tcpdump,
         })
     }
 
@@ -112,7 +126,7 @@ impl Capture {
         self.router.name()
     }
 
-    /// Returns when everything that passed the router before this call has been captured.
+    /// Returns when everything that passed the router before this call has been captured. A packet that the capture has lost is an error.
     pub async fn settle(&self) -> Result<()> {
         let (sides, _) = interfaces(&self.router, &self.wan)?;
         *self.sides.lock().unwrap_or_else(PoisonError::into_inner) = sides;
@@ -121,11 +135,36 @@ impl Capture {
             .spawn(|_| async { UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await })?
             .await??;
         let from = socket.local_addr()?;
-        socket
-            .send_to(&[], (Ipv4Addr::LOCALHOST, FENCE_PORT))
-            .await?;
-        let fence = |packet: &Packet| packet.interface == self.loopback && packet.source == from;
-        self.until("its own fence", PATIENCE, fence).await
+        let is_fence = |packet: &Packet| packet.interface == self.loopback && packet.source == from;
+        let send = async {
+            loop {
+                let fence = (Ipv4Addr::LOCALHOST, FENCE_PORT);
+                socket.send_to(&[], fence).await?;
+                sleep(FENCE_AGAIN).await;
+            }
+        };
+        let seen = tokio::select! {
+            seen = self.until("its own fence", PATIENCE, is_fence) => seen,
+            failed = send => failed,
+        };
+        // What was dropped says more than a fence that was.
+        self.is_whole().await?;
+        seen
+    }
+
+    async fn is_whole(&self) -> Result<()> {
+        let mut dropped = self.dropped.clone();
+        dropped.mark_unchanged();
+        let name = self.router.name();
+        let pid = self.tcpdump.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.with_context(|| format!("tcpdump in {name} has ended"))?;
+        kill(Pid::from_raw(pid), Signal::SIGUSR1).context("tcpdump cannot be asked")?;
+        timeout(PATIENCE, dropped.changed())
+            .await
+            .with_context(|| format!("tcpdump in {name} does not report"))??;
+        let lost = dropped.borrow().unwrap_or_default();
+        ensure!(lost == 0, "the capture in {name} has lost {lost} packets");
+        Ok(())
     }
 
     pub async fn until(
@@ -233,13 +272,31 @@ impl Capture {
     }
 }
 
+/// `tcpdump: 7 packets captured, 9 packets received by filter, 0 packets dropped by kernel`, after a SIGUSR1 (tcpdump(1)).
+async fn read_reports(
+    mut lines: Lines<BufReader<ChildStderr>>,
+    reports: watch::Sender<Option<u64>>,
+) -> Result<()> {
+    while let Some(line) = lines.next_line().await? {
+        let dropped = line
+            .split(", ")
+            .find(|part| part.contains("dropped by kernel"));
+        let count = dropped.and_then(|part| part.split(' ').next()?.parse().ok());
+        if count.is_some() {
+            reports.send_replace(count);
+        }
+    }
+    Ok(())
+}
+
 async fn record(
     stdout: ChildStdout,
-    mut file: File,
+    file: File,
     seen: Arc<Mutex<Vec<Packet>>>,
     grown: watch::Sender<usize>,
 ) -> Result<()> {
-    let mut stream = BufReader::new(stdout);
+    let mut stream = BufReader::with_capacity(READ_BUFFER, stdout);
+    let mut file = BufWriter::with_capacity(READ_BUFFER, file);
     let header = packet::read_header(&mut stream).await?;
     file.write_all(&header).await?;
     while let Some((bytes, packet)) = packet::read_record(&mut stream).await? {
@@ -249,6 +306,9 @@ async fn record(
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(packet);
             grown.send_modify(|count| *count += 1);
+        }
+        if stream.buffer().is_empty() {
+            file.flush().await?;
         }
     }
     file.flush().await?;

@@ -184,10 +184,15 @@ impl Prepared {
         self
     }
 
+    /// A node of this lab over its transports.
+    pub fn run(&self, name: &str, host: &Host) -> Result<Launch> {
+        self.relay.run(name, host, &self.transports)
+    }
+
     pub async fn start(self) -> Result<Both> {
         let mut nodes = Vec::new();
         for ((name, peer), env) in [("a", &self.a), ("b", &self.b)].into_iter().zip(&self.env) {
-            let launch = self.relay.run(name, &peer.host, &self.transports)?;
+            let launch = self.run(name, &peer.host)?;
             let set = |launch: Launch, (name, value): &(String, String)| launch.env(name, value);
             nodes.push(env.iter().fold(launch, set).runs(&peer.host).await?);
         }

@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    args::{PATIENCE, range},
+    admin::{ADMIN, ADMIN_LISTEN},
+    args::{PATIENCE, Transport, range},
     bins::bins,
     host::Host,
     lab::Lab,
@@ -57,7 +58,7 @@ pub struct Servers {
     pub lab: Lab,
 }
 
-/// The parts of configurations that differ from test to test. `CALLER`, `SERVER` and `STRANGER` stand for peer ids.
+/// The parts of configurations that differ from test to test. `SERVER_IP` stands for the server's own IPv4 address.
 #[derive(Clone, Debug, Default)]
 pub struct Configs {
     pub caller: String,
@@ -66,8 +67,8 @@ pub struct Configs {
 }
 
 impl Servers {
-    /// Starts the nodes, which reach each other at the server's public addresses over `transport`.
-    pub async fn start(transport: &str, configs: Configs) -> Result<Self> {
+    /// Starts the nodes, which reach each other at the server's public address over `transport`, with or without IPv6.
+    pub async fn start(transport: Transport, ip6: bool, configs: Configs) -> Result<Self> {
         let missing = missing_tools();
         if let Some((tool, package)) = missing.first() {
             bail!(
@@ -85,10 +86,12 @@ impl Servers {
             let key = key.to_string_lossy().into_owned();
             ids.push(printed(host, &bins()?.p2pnode, &["id", "--key", &key]).await?);
         }
-        let of_server = hosts[1].1.ip(false)?;
+        let of_server = hosts[1].1.ip(ip6)?;
+        let server_ip = hosts[1].1.ip(false)?.to_string();
+        let family = if ip6 { "ip6" } else { "ip4" };
         let at = match transport {
-            "quic" => format!("/ip4/{of_server}/udp/4001/quic-v1"),
-            _ => format!("/ip4/{of_server}/tcp/4001"),
+            Transport::Quic => format!("/{family}/{of_server}/udp/4001/quic-v1"),
+            Transport::Tcp => format!("/{family}/{of_server}/tcp/4001"),
         };
         let mut nodes = Vec::new();
         let texts = [configs.caller, configs.server, configs.stranger];
@@ -108,10 +111,12 @@ impl Servers {
                 range(&RANGE)
             );
             let config = host.artifacts.file(&format!("{name}.yaml"));
+            let text = text.replace("SERVER_IP", &server_ip);
             std::fs::write(&config, [listen, dial, peers, text].concat())?;
             let key = host.artifacts.file(&format!("{name}.key"));
             let launch = Launch::new(*name, &bins()?.p2pnode).args(["run", "--json", "--config"]);
-            nodes.push(launch.arg(config).arg("--key").arg(key).runs(host).await?);
+            let launch = launch.arg(config).arg("--key").arg(key);
+            nodes.push(launch.env(ADMIN_LISTEN, ADMIN).runs(host).await?);
         }
         let [caller, server, stranger] = nodes.try_into().ok().context("three nodes")?;
         Ok(Self {

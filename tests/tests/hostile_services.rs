@@ -9,8 +9,8 @@ use p2pnode_tests::{
 };
 
 lab_tests! {
-    a_peer_that_breaks_the_protocol_over_a_relay_is_answered_bounded_and_counted_and_harms_no_session: harmless("relayed");
-    a_peer_that_breaks_the_protocol_on_a_direct_path_is_answered_bounded_and_counted_and_harms_no_session: harmless("direct");
+    a_peer_that_breaks_the_protocol_over_a_relay_is_answered_bounded_and_counted_and_harms_no_session: harmless("relayed", Transport::Tcp);
+    a_peer_that_breaks_the_protocol_on_a_direct_path_is_answered_bounded_and_counted_and_harms_no_session: harmless("direct", Transport::Quic);
 }
 
 /// What all of it together may add to the memory of a node, in KiB.
@@ -25,19 +25,17 @@ const AT_ONCE: u64 = 16;
 /// `violation`, as a reset names it.
 const VIOLATION: u64 = 5;
 
-async fn harmless(kind: &str) -> Result<()> {
-    let prepared = Running::homes().over(&[Transport::Quic]).prepare().await?;
+async fn harmless(kind: &str, over: Transport) -> Result<()> {
+    let prepared = Running::homes().over(&[over]).prepare().await?;
     Echo::on(&prepared.b.host)?;
     let host = &prepared.b.host;
     let file = host.file("b.yaml");
     let services = format!("services: {{ echo: {{ target: \"{TARGET}\", allow: any }} }}\n");
     std::fs::write(&file, services)?;
-    let b = prepared.relay.run("b", host, &[Transport::Quic])?;
+    let b = prepared.run("b", host)?;
     let b = b.arg("--config").arg(file);
     let b = b.env("P2PNODE_ADMIN_LISTEN", ADMIN).reserves(host).await?;
-    let a = prepared
-        .relay
-        .run("a", &prepared.a.host, &[Transport::Quic])?;
+    let a = prepared.run("a", &prepared.a.host)?;
     let a = a.runs(&prepared.a.host).await?;
     let to = format!("echo@{}", b.id);
     let args = ["forward", &to, "--listen", LISTEN, "--json"];
@@ -49,8 +47,8 @@ async fn harmless(kind: &str) -> Result<()> {
     let before = memory(b.process.pid())?;
 
     let (_site, home) = prepared.lab.home("stranger", NatKind::EimApdf).await?;
-    let relay = prepared.relay.address(&home, Transport::Quic)?;
-    let listen = Transport::Quic.addr("0.0.0.0", 40025);
+    let relay = prepared.relay.address(&home, over)?;
+    let listen = over.addr("0.0.0.0", 40025);
     let times = FLOOD.to_string();
     let args = [
         "--listen", &listen, "--times", &times, "services", &b.id, "echo", kind,

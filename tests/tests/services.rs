@@ -1,7 +1,8 @@
 //! Services of one node at another: over a relay, directly, and over what comes after a path is lost.
 
 use p2pnode_tests::{
-    carry::{AGAIN, Echo, LISTEN, TARGET, Traffic},
+    admin::{self, ADMIN, ADMIN_LISTEN, Exposition},
+    carry::{AGAIN, DATAGRAM_TARGET, DATAGRAMS, Datagrams, Echo, LISTEN, TARGET, Traffic},
     faults,
     node::Launch,
     prelude::*,
@@ -27,62 +28,90 @@ fn state(wanted: &'static str) -> impl Fn(&Event) -> bool {
     move |event| event.name() == "session" && event.text("/state") == wanted
 }
 
-struct Served {
-    both: Both,
+/// A service of B that A has brought.
+struct Brought {
+    name: &'static str,
     forward: Process,
     serve: Process,
 }
 
-async fn served(both: Both) -> Result<Served> {
+impl Brought {
+    async fn new(both: &Both, name: &'static str, target: &str, listen: &str) -> Result<Self> {
+        let args = ["serve", name, target, "--allow", &both.a.id, "--json"];
+        let serve = command(&both.b, &format!("serve-{name}"), &args)?;
+        serve.event("serving", PATIENCE).await?;
+        let to = format!("{name}@{}", both.b.id);
+        let args = ["forward", &to, "--listen", listen, "--json"];
+        let forward = command(&both.a, &format!("forward-{name}"), &args)?;
+        let listening = forward.event("listening", PATIENCE).await?;
+        listening.has(&json!({"listen": listen, "to": to}))?;
+        Ok(Self {
+            name,
+            forward,
+            serve,
+        })
+    }
+
+    fn seen(&self) -> usize {
+        self.forward.events().len()
+    }
+
+    /// Waits until its session is on a path of this kind, reported behind `seen`.
+    async fn is_on(&self, kind: &str, seen: usize) -> Result<Event> {
+        let what = format!("a session of {} that is {kind}", self.name);
+        let is_on = |event: &Event| {
+            let has_path = matches!(event.text("/state"), "opened" | "moved" | "resumed");
+            has_path && event.text("/kind") == kind
+        };
+        self.forward.first(&what, seen, is_on).await
+    }
+
+    /// How many sessions were reported so.
+    fn reported(&self, state: &str) -> usize {
+        let events = self.forward.events();
+        let states = events.iter().filter(|event| event.text("/state") == state);
+        states.count()
+    }
+}
+
+async fn echo(both: &Both) -> Result<Brought> {
     Echo::on(&both.b.host)?;
-    let args = ["serve", "echo", TARGET, "--allow", &both.a.id, "--json"];
-    let serve = command(&both.b, "serve", &args)?;
-    serve.event("serving", PATIENCE).await?;
-    let to = format!("echo@{}", both.b.id);
-    let forward = command(
-        &both.a,
-        "forward",
-        &["forward", &to, "--listen", LISTEN, "--json"],
-    )?;
-    let listening = forward.event("listening", PATIENCE).await?;
-    listening.has(&json!({"listen": LISTEN, "to": to}))?;
-    Ok(Served {
-        both,
-        forward,
-        serve,
-    })
+    Brought::new(both, "echo", TARGET, LISTEN).await
 }
 
 async fn survives(transport: Transport) -> Result<()> {
-    let both = Running::homes().over(&[transport]).start().await?;
+    let prepared = Running::homes().over(&[transport]).prepare().await?;
+    let prepared = prepared.a_env(ADMIN_LISTEN, ADMIN);
+    let both = prepared.b_env(ADMIN_LISTEN, ADMIN).start().await?;
     let b_outside = both.b_side.site.outside_ip4().context("B's address")?;
     // The first path is relayed for as long as the test wants.
     both.a_side.site.cut(&[faults::Traffic::With(b_outside)])?;
-    let Served {
-        both,
-        forward,
-        serve,
-    } = served(both).await?;
+    let echo = echo(&both).await?;
+    Datagrams::answers_on(&both.b.host)?;
+    let query = Brought::new(&both, "query", DATAGRAM_TARGET, DATAGRAMS).await?;
     let traffic = Traffic::start(&both.a.host)?;
-    let opened = forward.first("an open session", 0, state("opened")).await?;
-    opened.has(&json!({"role": "forward", "service": "echo", "peer": both.b.id, "kind": "relayed", "reason": null}))?;
+    let opened = echo.is_on("relayed", 0).await?;
+    opened.has(&json!({"state": "opened", "role": "forward", "service": "echo", "peer": both.b.id, "reason": null}))?;
     traffic.carries(4 << 20).await?;
+    let mut datagrams = Datagrams::start(&both.a.host).await?;
+    datagrams.answered().await?;
+    query.is_on("relayed", 0).await?;
     // Direct: the session moves without a pause.
     both.a_side.site.mend()?;
     both.dial().await?;
-    let moved = forward
-        .first("a session that moved", 0, state("moved"))
-        .await?;
-    moved.has(&json!({"session": opened.json["session"], "kind": "direct", "transport": transport.name()}))?;
+    let moved = echo.is_on("direct", 0).await?;
+    moved.has(&json!({"state": "moved", "session": opened.json["session"], "transport": transport.name()}))?;
     traffic.carries(4 << 20).await?;
+    let moved = query.is_on("direct", 0).await?;
+    moved.has(&json!({"transport": transport.name()}))?;
+    datagrams.answered().await?;
     // Cut: it goes on over the relay.
-    let seen = forward.events().len();
+    let seen = [&echo, &query].map(Brought::seen);
     both.a_side.site.cut(&[faults::Traffic::With(b_outside)])?;
-    let back = |event: &Event| event.name() == "session" && event.text("/kind") == "relayed";
-    forward
-        .first("a session that is back on a relay", seen, back)
-        .await?;
+    echo.is_on("relayed", seen[0]).await?;
     traffic.carries(4 << 20).await?;
+    datagrams.answered().await?;
+    query.is_on("relayed", seen[1]).await?;
     if transport == Transport::Tcp {
         // The ends of the old connection are given up by then, and the NATs know it still.
         let is_failed = |event: &Event| event.text("/outcome") == "failed";
@@ -93,33 +122,29 @@ async fn survives(transport: Transport) -> Result<()> {
             .await?;
     }
     // And back.
-    let seen = forward.events().len();
+    let seen = [&echo, &query].map(Brought::seen);
     both.a_side.site.mend()?;
     both.a.direct(&both.b.id, AGAIN).await?;
-    let direct = |event: &Event| event.name() == "session" && event.text("/kind") == "direct";
-    forward
-        .first("a session that is direct again", seen, direct)
-        .await?;
+    echo.is_on("direct", seen[0]).await?;
     traffic.carries(8 << 20).await?;
-    for event in forward.events().iter().chain(&serve.events()) {
+    datagrams.answered().await?;
+    query.is_on("direct", seen[1]).await?;
+    for event in [&echo, &query]
+        .iter()
+        .flat_map(|of| of.forward.events().into_iter().chain(of.serve.events()))
+    {
         schema::validate("service-events", &event.json)?;
     }
-    let [ours, theirs] = [&forward, &serve].map(changes);
+    let [ours, theirs] = [&echo.forward, &echo.serve].map(changes);
     ensure!(ours == theirs, "{ours:?}, and the service: {theirs:?}");
-    let status = both
-        .a
-        .control
-        .json(&["status", "--json", "--sessions"])
-        .await?;
-    ensure!(
-        status["sessions"][0]["kind"] == "direct" && status["forwards"][0]["sessions"] == 1,
-        "{status}"
-    );
+    shown(&both, opened.text("/session")).await?;
     let bytes = traffic.end()?;
-    let closed = forward
-        .first("the end of the session", seen, state("closed"))
+    let closed = echo
+        .forward
+        .first("the end of the session", seen[0], state("closed"))
         .await?;
-    closed.has(&json!({"bytes_in": bytes, "bytes_out": bytes, "reason": null}))
+    closed.has(&json!({"bytes_in": bytes, "bytes_out": bytes, "reason": null}))?;
+    counted(&both, &[&echo, &query], bytes).await
 }
 
 /// How the session came to each of its paths.
@@ -134,6 +159,108 @@ fn changes(command: &Process) -> Vec<(String, String)> {
     sessions.map(change).collect()
 }
 
+/// What programs and people see of an open session of `echo`.
+async fn shown(both: &Both, session: &str) -> Result<()> {
+    for (node, peer) in both.ways() {
+        let status = &["status", "--json", "--sessions"];
+        let status = node.control.json(status).await?;
+        schema::validate("status", &status)?;
+        let why = node.control.why(&peer.id).await?;
+        schema::validate("why", &why)?;
+        for shown in [&status, &why] {
+            let mut sessions = shown["sessions"].as_array().into_iter().flatten();
+            ensure!(
+                sessions.any(|of| of["session"] == session && of["kind"] == "direct"),
+                "{shown}"
+            );
+        }
+        for args in [&["status", "--sessions"][..], &["why", &peer.id]] {
+            let text = node.control.text(args).await?;
+            let mut lines = text.lines();
+            let is_it = |line: &str| line.contains(session) && line.contains("direct");
+            ensure!(lines.any(is_it), "{args:?}: {text}");
+        }
+        let (served, names) = match node.id == both.a.id {
+            true => ("forwards", ["FORWARD", LISTEN]),
+            false => ("services", ["SERVICE", TARGET]),
+        };
+        let served = status[served].as_array().context("an array")?;
+        let is_one = |of: &Value| of["sessions"] == 1;
+        ensure!(served.len() == 2 && served.iter().all(is_one), "{status}");
+        let text = node.control.text(&["status"]).await?;
+        let shows = |name: &&str| text.contains(*name);
+        ensure!(names.iter().all(shows), "{text}");
+    }
+    Ok(())
+}
+
+/// The metrics of both nodes behind the end of the session of `echo`, which has moved `bytes` each way.
+async fn counted(both: &Both, brought: &[&Brought; 2], bytes: u64) -> Result<()> {
+    let reported = |state| {
+        let of = brought.iter().map(|brought| brought.reported(state));
+        of.sum::<usize>() as f64
+    };
+    let all = |read: &Exposition| {
+        let moves = |outcome| read.sum(MOVES, &[("outcome", outcome)]);
+        let is_reported = [
+            (read.sum(OPENS, &[("outcome", "opened")]), "opened"),
+            (moves("moved"), "moved"),
+            (moves("resumed"), "resumed"),
+            (
+                read.sum("p2pnode_session_pause_seconds_count", &[]),
+                "resumed",
+            ),
+        ];
+        let mut is_reported = is_reported.iter();
+        let is_over = read.sum(SESSIONS, &[("service", "echo")]) == 0.0;
+        let counts = is_reported.all(|(count, state)| *count == reported(*state));
+        (counts && is_over).then(|| read.clone())
+    };
+    let a = admin::until(&both.a.host, "what was reported", all).await?;
+    let is_over = |read: &Exposition| {
+        let open = read.sum(SESSIONS, &[("service", "echo")]);
+        (open == 0.0).then(|| read.clone())
+    };
+    let b = admin::until(&both.b.host, "no session", is_over).await?;
+    for (read, role) in [(&a, "forward"), (&b, "service")] {
+        let query = [("role", role), ("service", "query")];
+        let direct = ("kind", "direct");
+        read.is(SESSIONS, &[query[0], query[1], direct], 1.0)?;
+        read.is(SESSIONS, &query, 1.0)?;
+        let echo = [("role", role), ("service", "echo")];
+        read.is(OPENS, &echo, 1.0)?;
+        let of = |service, way| {
+            read.sum(
+                BYTES,
+                &[("role", role), ("service", service), ("direction", way)],
+            )
+        };
+        let each_way = [of("echo", "in"), of("echo", "out")];
+        ensure!(
+            each_way == [bytes as f64; 2],
+            "{role}: {each_way:?}, not {bytes}"
+        );
+        let (asked, answered) = match role {
+            "forward" => (of("query", "out"), of("query", "in")),
+            _ => (of("query", "in"), of("query", "out")),
+        };
+        ensure!(
+            asked > answered && answered > 0.0,
+            "{role}: {asked} {answered}"
+        );
+        let moves = |from, to| read.sum(MOVES, &[("from", from), ("to", to)]);
+        let (better, worse) = (moves("relayed", "direct"), moves("direct", "relayed"));
+        ensure!(better >= 2.0 && worse >= 1.0, "{role}: {:?}", read.samples);
+        read.is(MOVES, &[("outcome", "lost")], 0.0)?;
+    }
+    Ok(())
+}
+
+const SESSIONS: &str = "p2pnode_sessions";
+const OPENS: &str = "p2pnode_session_opens_total";
+const BYTES: &str = "p2pnode_session_bytes_total";
+const MOVES: &str = "p2pnode_session_moves_total";
+
 async fn exits(mut process: Process, code: i32) -> Result<String> {
     let status = process.exit(AGAIN).await?;
     let log = process.log();
@@ -147,11 +274,7 @@ async fn exits(mut process: Process, code: i32) -> Result<String> {
 async fn access() -> Result<()> {
     let both = Running::homes().over(&[Transport::Quic]).start().await?;
     let stranger = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
-    let Served {
-        both,
-        serve: _serve,
-        ..
-    } = served(both).await?;
+    let _echo = echo(&both).await?;
     let args = ["serve", "secret", TARGET, "--allow", stranger, "--json"];
     let secret = command(&both.b, "secret", &args)?;
     secret.event("serving", PATIENCE).await?;
@@ -205,7 +328,7 @@ fn configured_with(prepared: &Prepared, name: &str, host: &Host, text: &str) -> 
 async fn serving(prepared: &Prepared) -> Result<Node> {
     let host = &prepared.b.host;
     let services = format!(
-        "services:\n  echo: {{ target: \"{TARGET}\", allow: any }}\n  query: {{ target: \"udp://127.0.0.1:53\", allow: any }}\n"
+        "services:\n  echo: {{ target: \"{TARGET}\", allow: any }}\n  query: {{ target: \"{DATAGRAM_TARGET}\", allow: any }}\n"
     );
     let b = configured_with(prepared, "b", host, &services)?;
     b.reserves(host).await
@@ -216,7 +339,8 @@ async fn configured_pair(prepared: &Prepared) -> Result<(Node, Node)> {
     let b = serving(prepared).await?;
     let host = &prepared.a.host;
     let forwards = format!(
-        "peers: {{ west: {{ id: {} }} }}\nforwards: [ {{ listen: \"{LISTEN}\", to: echo@west }} ]\n",
+        "peers: {{ west: {{ id: {} }} }}\n\
+         forwards: [ {{ listen: \"{LISTEN}\", to: echo@west }}, {{ listen: \"{DATAGRAMS}\", to: query@west }} ]\n",
         b.id
     );
     let a = configured_with(prepared, "a", host, &forwards)?;
@@ -232,6 +356,9 @@ async fn configured() -> Result<()> {
     let (b, a) = configured_pair(&prepared).await?;
     let traffic = Traffic::start(&a.host)?;
     traffic.carries(1 << 20).await?;
+    Datagrams::answers_on(&b.host)?;
+    let mut datagrams = Datagrams::start(&a.host).await?;
+    datagrams.answered().await?;
     let status = b.control.status().await?;
     ensure!(
         status["services"][0]["name"] == "echo" && status["services"][0]["sessions"] == 1,
@@ -249,7 +376,9 @@ async fn configured() -> Result<()> {
     let stranger = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
     let file = prepared.b.host.file("b.yaml");
     let allow = |who: &str| {
-        let services = format!("services: {{ echo: {{ target: \"{TARGET}\", allow: {who} }} }}\n");
+        let services = format!(
+            "services:\n  echo: {{ target: \"{TARGET}\", allow: {who} }}\n  query: {{ target: \"{DATAGRAM_TARGET}\", allow: {who} }}\n"
+        );
         std::fs::write(&file, services)
     };
     // What changes elsewhere keeps its sessions.
@@ -258,15 +387,33 @@ async fn configured() -> Result<()> {
         .logged("read the configuration again", AGAIN)
         .await?;
     traffic.carries(1 << 20).await?;
+    datagrams.answered().await?;
     allow(stranger)?;
-    a.process
-        .logged("the peer no longer allows this node", AGAIN)
-        .await?;
+    for service in ["echo", "query"] {
+        let ended = logs(service, "the peer no longer allows this node");
+        a.process.log_until(service, AGAIN, ended).await?;
+    }
     ensure!(traffic.end().is_err(), "the client saw no reset");
+    // The next datagram would be another flow.
+    datagrams.send(100).await?;
+    let refused = logs("query", "the peer has no such service for this node");
+    a.process
+        .log_until("a refused flow", AGAIN, refused)
+        .await?;
+    ensure!(!datagrams.has_more(), "a datagram was answered");
     for side in [&prepared.a, &prepared.b] {
         side.keeps_range().await?;
     }
     Ok(())
+}
+
+/// A line of the log about a service.
+fn logs(service: &'static str, says: &'static str) -> impl Fn(&[Event]) -> Option<()> {
+    let of = format!("service=\"{service}\"");
+    move |lines| {
+        let is_it = |line: &Event| line.line.contains(says) && line.line.contains(&of);
+        lines.iter().any(is_it).then_some(())
+    }
 }
 
 /// The circuit is there as long as the stream is on it, and closes behind it.
@@ -280,20 +427,39 @@ async fn raw() -> Result<()> {
         "services: {{ echo: {{ target: \"{TARGET}\", allow: any, protocol: /x/echo }} }}\n"
     );
     let east = configured_with(&prepared, "b", &b.host, &service)?;
-    let east = east.reserves(&b.host).await?;
+    let east = east.env(ADMIN_LISTEN, ADMIN).reserves(&b.host).await?;
     let forward = format!(
         "forwards: [ {{ listen: \"{LISTEN}\", to: /x/echo@{} }} ]\n",
         east.id
     );
     let west = configured_with(&prepared, "a", &a.host, &forward)?;
-    let west = west.runs(&a.host).await?;
+    let west = west.env(ADMIN_LISTEN, ADMIN).runs(&a.host).await?;
     let traffic = Traffic::start(&a.host)?;
     traffic.carries(1 << 20).await?;
+    for (node, role) in [(&west, "forward"), (&east, "service")] {
+        let labels = [("role", role), ("service", "other"), ("kind", "relayed")];
+        let read = admin::metrics(&node.host).await?;
+        read.is(SESSIONS, &labels, 1.0)?;
+        read.is(OPENS, &labels[..2], 1.0)?;
+    }
     a.site.mend()?;
     west.dial("dial", &east.id).await?.is("direct")?;
     // It takes some 8 s. A circuit without a stream closes after 5 s.
     traffic.carries(64 << 20).await?;
-    traffic.end()?;
+    let bytes = traffic.end()? as f64;
+    for node in [&west, &east] {
+        let is_over = |read: &Exposition| {
+            let open = read.sum(SESSIONS, &[]);
+            (open == 0.0).then(|| read.clone())
+        };
+        let read = admin::until(&node.host, "no session", is_over).await?;
+        for way in ["in", "out"] {
+            read.is(BYTES, &[("service", "other"), ("direction", way)], bytes)?;
+        }
+        read.is(MOVES, &[], 0.0)?;
+        let named = [OPENS, BYTES].map(|name| read.sum(name, &[("service", "echo")]));
+        ensure!(named == [0.0; 2], "the raw name is counted: {named:?}");
+    }
     let no_circuit = |status: &Value| {
         let circuits = control::paths(status, &east.id, "relayed");
         circuits.is_empty().then_some(())

@@ -241,3 +241,25 @@ async fn a_tcp_connection_that_is_refused_is_reset_whether_something_arrived_or_
         }
     }
 }
+
+/// yamux wakes no stream when its connection is closed on this side.
+#[tokio::test]
+async fn a_stream_that_waits_for_data_fails_when_its_connection_is_closed_here() {
+    for (addr, range) in [(QUIC, "21950-21959"), (TCP, "21960-21969")] {
+        let (mut server, addr) = listener(addr).await;
+        let (client, _) = node(config(range));
+        let [mut dialed, _accepted] = connected(&client, &mut server, &addr).await;
+        let opened = poll_fn(|cx| dialed.poll_outbound_unpin(cx)).await;
+        let mut stream = opened.unwrap();
+        let mut read = Box::pin(async move {
+            let mut byte = [0];
+            futures::AsyncReadExt::read(&mut stream, &mut byte).await
+        });
+        // It waits before the close, and has to be woken.
+        assert!(futures::poll!(&mut read).is_pending());
+        let read = tokio::spawn(read);
+        close(&mut dialed).await;
+        let read = tokio::time::timeout(LONG, read).await.unwrap().unwrap();
+        assert!(read.is_err(), "{addr}: {read:?}");
+    }
+}

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use p2pnode_tests::{carry, lab::Lab, nat::NatKind};
+use p2pnode_tests::{args::Transport, carry, lab::Lab, nat::NatKind};
 
 use crate::{
     cargo::{self, Build},
@@ -67,14 +67,19 @@ pub(crate) fn in_lab(mib: u64) -> Result<ExitCode> {
             }
         }
         let seconds = Duration::from_secs;
-        carry::stopped(Lab::new("carry-stopped").await?, seconds(60), seconds(20)).await?;
-        println!("either node stopped for 20 s: all carried");
-        let lab = Lab::new("carry-network").await?;
-        carry::network_gone(lab, seconds(60), seconds(50), seconds(70)).await?;
-        println!("no network for 50 s: all carried; for 70 s: a reset on both sides");
-        carry::caller_killed(Lab::new("carry-killed").await?, seconds(60), false).await?;
+        for over in Transport::ALL {
+            let lab = Lab::new(&format!("carry-stopped-{over}")).await?;
+            carry::stopped(lab, over, seconds(60), seconds(20)).await?;
+            println!("{over}: either node stopped for 20 s: all carried");
+            let lab = Lab::new(&format!("carry-network-{over}")).await?;
+            carry::network_gone(lab, over, seconds(60), [50, 70].map(seconds)).await?;
+            println!("{over}: no network for 50 s: all carried; for 70 s: a reset on both sides");
+            let lab = Lab::new(&format!("carry-killed-{over}")).await?;
+            carry::caller_killed(lab, over, seconds(60), false).await?;
+            println!("{over}: a calling node killed: a reset at the target after the linger");
+        }
         carry::server_killed(Lab::new("carry-server").await?, seconds(60)).await?;
-        println!("a calling node killed: a reset at the target after the linger");
+        println!("a serving node killed: a reset at the client after the linger");
         anyhow::Ok(())
     })?;
     Ok(ExitCode::SUCCESS)

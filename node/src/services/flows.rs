@@ -206,7 +206,7 @@ impl State {
             return;
         };
         match path.send(datagram) {
-            Ok(()) => {}
+            Ok(()) => self.metrics.quic_datagram(),
             Err(DatagramError::Congested) => self.metrics.datagram_dropped(),
             Err(error) => {
                 tracing::debug!(%peer, %error, "a datagram was not sent");

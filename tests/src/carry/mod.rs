@@ -1,6 +1,7 @@
 //! What a session promises while nodes, relays and networks fail: a forward of one node to a service of another, in the lab.
 
 mod aging;
+mod datagrams;
 mod traffic;
 
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use tokio::time::sleep;
 
 pub use self::{
     aging::{Aged, Move, aging},
+    datagrams::{DATAGRAM_TARGET, DATAGRAMS, Datagrams},
     traffic::{AGAIN, Echo, LISTEN, Pause, TARGET, Traffic},
 };
 
@@ -47,9 +49,14 @@ pub struct Phase {
 }
 
 impl Carry {
-    /// Over QUIC. `linger` is that of both nodes. Until [`Self::mend`], the path is relayed.
-    pub async fn start(lab: Lab, nats: [NatKind; 2], linger: Duration) -> Result<Self> {
-        let running = Running::new(nats[0], nats[1]).over(&[Transport::Quic]);
+    /// `linger` is that of both nodes. Until [`Self::mend`], the path is relayed.
+    pub async fn start(
+        lab: Lab,
+        nats: [NatKind; 2],
+        over: Transport,
+        linger: Duration,
+    ) -> Result<Self> {
+        let running = Running::new(nats[0], nats[1]).over(&[over]);
         let lab = running.prepare_in(lab).await?;
         let echo = Echo::on(&lab.b.host)?;
         let b = serving(&lab, linger).await?;
@@ -150,7 +157,7 @@ fn configured(
     let file = host.file(&format!("{name}.yaml"));
     let text = format!("{text}sessions: {{ linger: {}s }}\n", linger.as_secs());
     std::fs::write(&file, text).context("the configuration")?;
-    let launch = lab.relay.run(name, host, &[Transport::Quic])?;
+    let launch = lab.run(name, host)?;
     Ok(launch.arg("--config").arg(file))
 }
 
@@ -163,7 +170,8 @@ pub async fn changes(
     pace: Duration,
     stays_relayed: bool,
 ) -> Result<Vec<Phase>> {
-    let mut carry = Carry::start(lab, nats, Duration::from_secs(60)).await?;
+    let linger = Duration::from_secs(60);
+    let mut carry = Carry::start(lab, nats, Transport::Quic, linger).await?;
     let traffic = Traffic::paced(&carry.a.host, pace)?;
     let mut run = Run {
         traffic,
@@ -225,8 +233,8 @@ impl Run {
 }
 
 /// Either node is stopped for `stop`, as a host that sleeps: the connection goes on afterwards.
-pub async fn stopped(lab: Lab, linger: Duration, stop: Duration) -> Result<()> {
-    let carry = Carry::start(lab, HOMES, linger).await?;
+pub async fn stopped(lab: Lab, over: Transport, linger: Duration, stop: Duration) -> Result<()> {
+    let carry = Carry::start(lab, HOMES, over, linger).await?;
     carry.direct().await?;
     let traffic = Traffic::start(&carry.a.host)?;
     traffic.carries(1 << 20).await?;
@@ -243,15 +251,18 @@ pub async fn stopped(lab: Lab, linger: Duration, stop: Duration) -> Result<()> {
     carry.keeps_range().await
 }
 
-/// The network is gone for `less` than the sessions linger, and then for `more`: the connection goes on, and then both sides see a
-/// reset while the network is still gone. The next client is served.
+/// The network is gone for less than the sessions linger, and then for more: the connection goes on, and then both sides see a reset
+/// while the network is still gone. The next client is served. Over QUIC the path is relayed, over TCP it is direct.
 pub async fn network_gone(
     lab: Lab,
+    over: Transport,
     linger: Duration,
-    less: Duration,
-    more: Duration,
+    [less, more]: [Duration; 2],
 ) -> Result<()> {
-    let carry = Carry::start(lab, HOMES, linger).await?;
+    let carry = Carry::start(lab, HOMES, over, linger).await?;
+    if over == Transport::Tcp {
+        carry.direct().await?;
+    }
     let traffic = Traffic::start(&carry.a.host)?;
     traffic.carries(1 << 20).await?;
     let site = &carry.lab.a.site;
@@ -272,8 +283,13 @@ pub async fn network_gone(
 }
 
 /// The node of the client is killed. The target sees a reset after the sessions have lingered, or as soon as the node `is_back`.
-pub async fn caller_killed(lab: Lab, linger: Duration, is_back: bool) -> Result<()> {
-    let mut carry = Carry::start(lab, HOMES, linger).await?;
+pub async fn caller_killed(
+    lab: Lab,
+    over: Transport,
+    linger: Duration,
+    is_back: bool,
+) -> Result<()> {
+    let mut carry = Carry::start(lab, HOMES, over, linger).await?;
     let traffic = Traffic::start(&carry.a.host)?;
     traffic.carries(1 << 20).await?;
     carry.a.process.kill().await?;
@@ -294,7 +310,7 @@ pub async fn caller_killed(lab: Lab, linger: Duration, is_back: bool) -> Result<
 
 /// The node of the service is killed and stays away. The client sees a reset after the sessions have lingered.
 pub async fn server_killed(lab: Lab, linger: Duration) -> Result<()> {
-    let mut carry = Carry::start(lab, HOMES, linger).await?;
+    let mut carry = Carry::start(lab, HOMES, Transport::Quic, linger).await?;
     let traffic = Traffic::start(&carry.a.host)?;
     traffic.carries(1 << 20).await?;
     carry.b.process.kill().await?;
@@ -304,7 +320,8 @@ pub async fn server_killed(lab: Lab, linger: Duration) -> Result<()> {
 
 /// The relay is killed, under a direct path, which does not notice.
 pub async fn relay_killed(lab: Lab) -> Result<()> {
-    let mut carry = Carry::start(lab, HOMES, Duration::from_secs(60)).await?;
+    let linger = Duration::from_secs(60);
+    let mut carry = Carry::start(lab, HOMES, Transport::Quic, linger).await?;
     carry.direct().await?;
     let traffic = Traffic::start(&carry.a.host)?;
     carry.is_on("direct").await?;

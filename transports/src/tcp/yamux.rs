@@ -5,12 +5,13 @@
 //! [account](crate::net::budget) of the connection knows what is held.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt,
     future::Future as _,
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -26,7 +27,6 @@ use libp2p::{
         upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo},
     },
 };
-use std::sync::Arc;
 use tokio::{runtime::Handle, time::Sleep};
 use yamux::{Connection, ConnectionError, DEFAULT_CREDIT, Mode};
 
@@ -92,6 +92,7 @@ impl Yamux {
         ready(Ok(YamuxConnection {
             connection: Connection::new(counted, config, mode),
             account,
+            readers: Arc::default(),
             waiting: VecDeque::new(),
             pause: Pause::default(),
             inbound: None,
@@ -112,6 +113,7 @@ impl Default for Yamux {
 pub struct YamuxConnection<C> {
     connection: Connection<Counted<C>>,
     account: Registered<Account>,
+    readers: Arc<Readers>,
     /// Streams that the remote opened and that are not used yet.
     waiting: VecDeque<YamuxStream>,
     pause: Pause,
@@ -128,7 +130,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> YamuxConnection<C> {
             return Poll::Ready(Err(io::Error::other(over)));
         }
         let stream = match ready!(self.connection.poll_next_inbound(cx)) {
-            Some(Ok(stream)) => YamuxStream::new(stream, &self.account),
+            Some(Ok(stream)) => self.stream(stream),
             Some(Err(error)) => return Poll::Ready(Err(self.error(error, cx))),
             None => return Poll::Ready(Err(self.error(ConnectionError::Closed, cx))),
         };
@@ -137,6 +139,14 @@ impl<C: AsyncRead + AsyncWrite + Unpin> YamuxConnection<C> {
             self.waiting.push_back(stream);
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn stream(&self, inner: yamux::Stream) -> YamuxStream {
+        YamuxStream {
+            inner,
+            account: Arc::clone(&self.account),
+            readers: Arc::clone(&self.readers),
+        }
     }
 
     fn error(&self, error: ConnectionError, cx: &Context<'_>) -> io::Error {
@@ -200,7 +210,7 @@ where
             Err(error) => return Poll::Ready(Err(self.error(error, cx))),
         };
         self.account.opened(stream.id().val());
-        let stream = YamuxStream::new(stream, &self.account);
+        let stream = self.stream(stream);
         Poll::Ready(Ok(LimitedProposals::outbound(stream)))
     }
 
@@ -210,6 +220,7 @@ where
             // Without a runtime nothing can wait.
             let sleep = || Box::pin(tokio::time::sleep(CLOSE_TIMEOUT));
             self.closes_until = Handle::try_current().ok().map(|_| sleep());
+            self.readers.close();
         }
         let polled = self.connection.poll_close(cx);
         let is_late = |until: &mut Pin<Box<Sleep>>| until.as_mut().poll(cx).is_ready();
@@ -238,16 +249,10 @@ where
 pub struct YamuxStream {
     inner: yamux::Stream,
     account: Arc<Account>,
+    readers: Arc<Readers>,
 }
 
 impl YamuxStream {
-    fn new(inner: yamux::Stream, account: &Arc<Account>) -> Self {
-        Self {
-            inner,
-            account: Arc::clone(account),
-        }
-    }
-
     fn id(&self) -> u32 {
         self.inner.id().val()
     }
@@ -256,6 +261,54 @@ impl YamuxStream {
 impl Drop for YamuxStream {
     fn drop(&mut self) {
         self.account.dropped(self.id());
+        self.readers.forget(self.id());
+    }
+}
+
+/// Streams that wait for data. yamux wakes none of them when this side closes the connection, and their reads would never end.
+#[derive(Debug, Default)]
+struct Readers(Mutex<Reading>);
+
+#[derive(Debug, Default)]
+struct Reading {
+    is_closed: bool,
+    wakers: HashMap<u32, Waker>,
+}
+
+impl Readers {
+    /// The connection is closed here.
+    fn close(&self) {
+        let mut reading = self.lock();
+        reading.is_closed = true;
+        let wakers = std::mem::take(&mut reading.wakers);
+        drop(reading);
+        wakers.into_values().for_each(Waker::wake);
+    }
+
+    /// `stream` has no data. Ready if none will come.
+    fn poll_closed(&self, stream: u32, cx: &Context<'_>) -> Poll<()> {
+        let mut reading = self.lock();
+        if reading.is_closed {
+            return Poll::Ready(());
+        }
+        let known = reading.wakers.get(&stream);
+        if known.is_none_or(|known| !known.will_wake(cx.waker())) {
+            let earlier = reading.wakers.insert(stream, cx.waker().clone());
+            // What a waker drops may be a stream.
+            drop(reading);
+            drop(earlier);
+        }
+        Poll::Pending
+    }
+
+    fn forget(&self, stream: u32) {
+        let waker = self.lock().wakers.remove(&stream);
+        drop(waker);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reading> {
+        // Nothing panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -265,7 +318,10 @@ impl AsyncRead for YamuxStream {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let read = ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf)? else {
+            ready!(self.readers.poll_closed(self.id(), cx));
+            return Poll::Ready(Err(io::Error::other(ClosedHere)));
+        };
         if read == 0 && !buf.is_empty() && !self.account.has_ended(self.id()) {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::ConnectionReset,

@@ -50,6 +50,8 @@ p2pnode_daemon::metrics! {
              authentication: they offer no way without it. silent: they did not ask in time";
         datagrams_dropped: Counter => "p2pnode_session_datagrams_dropped",
             "Datagrams of UDP services that were dropped because the path took fewer than were sent";
+        quic_datagrams: Counter => "p2pnode_session_quic_datagrams",
+            "Datagrams of UDP services that left as QUIC datagrams. The others went on streams";
         names: Arc<Mutex<BTreeSet<String>>> => unregistered;
     }
 }
@@ -100,6 +102,11 @@ impl SessionMetrics {
     /// The path took fewer datagrams than were sent.
     pub(crate) fn datagram_dropped(&self) {
         self.datagrams_dropped.inc();
+    }
+
+    /// One left as a QUIC datagram.
+    pub(crate) fn quic_datagram(&self) {
+        self.quic_datagrams.inc();
     }
 
     /// A peer broke the protocol.

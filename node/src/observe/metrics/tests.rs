@@ -90,6 +90,7 @@ fn the_names_are_those_that_are_documented() {
             "p2pnode_reservations gauge",
             "p2pnode_session_datagrams_dropped counter",
             "p2pnode_session_pause_seconds histogram",
+            "p2pnode_session_quic_datagrams counter",
             "p2pnode_time_to_direct_seconds histogram",
         ])
     );

@@ -149,7 +149,7 @@ pub(super) fn round_trip(host: &Host, to: IpAddr) -> Result<f64> {
     Ok(begin.elapsed().as_secs_f64() * 1e3)
 }
 
-fn connect(host: &Host, at: SocketAddr) -> Result<TcpStream> {
+pub(super) fn connect(host: &Host, at: SocketAddr) -> Result<TcpStream> {
     let connect = move || Ok(TcpStream::connect(at)?);
     let stream = host.device.run_sync(connect)?;
     stream.set_nodelay(true)?;

@@ -1,12 +1,13 @@
 //! Forwards of services next to `ssh -L`, dumbpipe, WireGuard in user space, and a bare stream of our transports.
 
 mod clients;
+mod pauses;
 mod peers;
 mod rig;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use p2pnode_tests::{args::Transport, transfer::Engine};
 
 use super::{
@@ -29,6 +30,9 @@ const GB: f64 = 1e9;
 
 /// How long clients ask.
 const ASK: Duration = Duration::from_secs(3);
+
+/// As many flows as a peer may have, or nearly.
+const FLOWS: u16 = 4_000;
 
 /// How long processes are left alone before their memory counts.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -70,6 +74,7 @@ struct Figures {
     memory: Figure,
     opens: Figure,
     flows: Figure,
+    flow_memory: Figure,
     delay: Figure,
     arrived: Figure,
 }
@@ -102,6 +107,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
             Better::More,
         ),
         flows: Figure::new("1,000 UDP flows, answered", "%", Better::More),
+        flow_memory: Figure::new("memory per UDP flow, the larger node", "kB", Better::Less),
         delay: Figure::new(
             "datagrams of 1,200 bytes at 100 Mbit/s through 1 % loss, added delay, 99th percentile",
             "ms",
@@ -110,7 +116,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
         arrived: Figure::new("the same, arrived", "%", Better::More),
     };
     let mut notes = Vec::new();
-    tools::runtime()?.block_on(async {
+    let pauses = tools::runtime()?.block_on(async {
         for rtt in or(&args.rtt, &RTTS) {
             let path = Path::new("forward", Between { rtt, loss: 0.0 }).await?;
             notes = measure(args, most, &path, rtt, &mut figures).await?;
@@ -121,7 +127,7 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
             datagrams(args, &path, congestion, &mut figures).await?;
             path.lab.succeeded();
         }
-        anyhow::Ok(())
+        pauses::measure(args.common.runs.unwrap_or(RUNS)).await
     })?;
     let mut report = Report::new(
         "forward",
@@ -139,15 +145,25 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
         memory,
         opens,
         flows,
+        flow_memory,
         delay,
         arrived,
     } = figures;
     report.figures = vec![
-        goodput, cpu, first, beyond, rate, tail, memory, opens, flows, delay, arrived,
+        goodput,
+        cpu,
+        first,
+        beyond,
+        rate,
+        tail,
+        memory,
+        opens,
+        flows,
+        flow_memory,
+        delay,
+        arrived,
     ];
-    report
-        .notes
-        .push("Pauses of sessions whose path changes: `cargo xtask test carry`.".to_owned());
+    report.figures.extend(pauses);
     report.notes.extend(notes);
     if args.idle > most {
         let note = format!(
@@ -305,29 +321,50 @@ async fn many(idle: u16, path: &Path, ours: &Forwards, figures: &mut Figures) ->
     let (from, to) = path.hosts();
     let _holds = Forwards::holds(to).await?;
     eprintln!("forward: opens, flows and idle sessions");
-    let [share, tail] = clients::opens(from, ours.at(ECHO), 1_000, 10)?;
     let all = Goal::AtLeast(100.0);
-    let label = format!("0 ms; 99th percentile {tail:.1} ms");
-    figures
-        .opens
-        .push(label, vec![Row::new("ours", [share]).goal(all)]);
+    let before = ours.memory()?;
     let share = clients::flows(from, ours.at(UDP), 1_000)?;
     figures
         .flows
         .push("0 ms", vec![Row::new("ours", [share]).goal(all)]);
+    clients::flows(from, ours.at(UDP), FLOWS - 1_000)?;
+    let most = grown(path, ours, ("flows", FLOWS), &before).await?;
+    figures.flow_memory.push(
+        format!("{FLOWS} flows"),
+        vec![Row::new("ours", [most]).goal(Goal::AtMost(8.0))],
+    );
+    let [share, tail] = clients::opens(from, ours.at(ECHO), 1_000, 10)?;
+    let label = format!("0 ms; 99th percentile {tail:.1} ms");
+    figures
+        .opens
+        .push(label, vec![Row::new("ours", [share]).goal(all)]);
     tokio::time::sleep(SETTLE).await;
     let before = ours.memory()?;
     let held = clients::idle(from, ours.at(IDLE), idle)?;
-    tokio::time::sleep(SETTLE * 2).await;
-    let after = ours.memory()?;
+    let most = grown(path, ours, ("idle", idle), &before).await?;
     drop(held);
-    let per_session =
-        |index: usize| after[index].saturating_sub(before[index]) as f64 * 1.024 / f64::from(idle);
-    let most = per_session(0).max(per_session(1));
-    let label = format!("{idle} sessions");
     figures.memory.push(
-        label,
+        format!("{idle} sessions"),
         vec![Row::new("ours", [most]).goal(Goal::AtMost(16.0))],
     );
     Ok(())
+}
+
+/// The kB that each of so many sessions of a service has added to the larger node. An error if a node has another number of them.
+async fn grown(
+    path: &Path,
+    ours: &Forwards,
+    (service, count): (&str, u16),
+    before: &[u64],
+) -> Result<f64> {
+    tokio::time::sleep(SETTLE * 2).await;
+    let open = ours.sessions(path, service).await?;
+    ensure!(
+        open == [u64::from(count); 2],
+        "{open:?} sessions of {service} are open, not {count} on each node"
+    );
+    let after = ours.memory()?;
+    let added = before.iter().zip(&after);
+    let most = added.map(|(before, after)| after.saturating_sub(*before));
+    Ok(most.max().unwrap_or_default() as f64 * 1.024 / f64::from(count))
 }

@@ -10,13 +10,18 @@ use anyhow::{Context as _, Result};
 use p2pnode_tests::{
     args::range,
     bins::bins,
+    control::Control,
     host::Host,
     nat::RANGE,
-    node::{Launch, Process, printed},
+    node::{Launch, Process, control_socket, printed},
     sandbox,
     services::with_user,
     usage,
 };
+
+use serde_json::Value;
+
+use crate::bench::path::Path;
 
 use super::clients::{ECHO, IDLE, PACED, SINK, UDP};
 
@@ -68,6 +73,29 @@ impl Forwards {
             .collect()
     }
 
+    /// How many sessions of a service each of our nodes has: that of the clients, that of the targets.
+    pub(super) async fn sessions(&self, path: &Path, service: &str) -> Result<[u64; 2]> {
+        let to = format!("{service}@");
+        let mut counts = [0; 2];
+        for (count, (node, list, key)) in counts
+            .iter_mut()
+            .zip([("from", "forwards", "to"), ("to", "services", "name")])
+        {
+            let socket = control_socket(path.lab.artifacts(), node);
+            let status = Control::new(&bins()?.p2pnode, &socket).status().await?;
+            let entries = status[list].as_array().into_iter().flatten();
+            let is_it = |entry: &&Value| {
+                let named = entry[key].as_str().unwrap_or_default();
+                named == service || named.starts_with(&to)
+            };
+            let sessions = entries
+                .filter(is_it)
+                .map(|entry| entry["sessions"].as_u64());
+            *count = sessions.sum::<Option<u64>>().context("no sessions")?;
+        }
+        Ok(counts)
+    }
+
     /// `congestion` is that of QUIC.
     pub(super) async fn ours(from: &Host, to: &Host, congestion: &str) -> Result<Self> {
         let p2pnode = &bins()?.p2pnode;
@@ -79,7 +107,7 @@ impl Forwards {
         }
         let at = format!("/ip4/{}/udp/4001/quic-v1", to.ip(false)?);
         let dial = format!(
-            "dial: {{ port_range: {}, congestion: {congestion} }}\nreservations: 0\nsessions: {{ memory: 512MiB }}\n",
+            "dial: {{ port_range: {}, congestion: {congestion} }}\nreservations: 0\n",
             range(&RANGE)
         );
         let services = [
