@@ -21,7 +21,7 @@ use crate::{
     healthcheck::{HealthArgs, Serves},
     hints::hint,
     id::IdArgs,
-    identity, manual, paths, signals, stdout,
+    identity, manual, paths, remedy, signals, stdout,
 };
 
 /// Flags of every command.
@@ -302,7 +302,7 @@ fn usage_line(message: &str, hint: Option<String>) -> String {
     }
 }
 
-/// The error and its causes, without those that the text contains already.
+/// The error and its causes, without those that the text contains already, and the remedy of one that any step may meet.
 pub fn with_causes(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -310,7 +310,11 @@ pub fn with_causes(error: &anyhow::Error) -> String {
             text += &format!(": {cause}");
         }
     }
-    text
+    let remedy = error
+        .chain()
+        .filter_map(|cause| remedy::of_any(cause.downcast_ref()?))
+        .find(|remedy| !text.contains(remedy));
+    remedy.map_or(text.clone(), |remedy| format!("{text}; {remedy}"))
 }
 
 /// The variables of the program, and those that name directories.

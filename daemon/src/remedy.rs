@@ -4,6 +4,20 @@ use std::{io, os::unix::fs::MetadataExt as _, path::Path};
 
 use rustix::{io::Errno, process};
 
+/// If a process has as many files open as it may.
+const FILES: &str =
+    "too many files are open: raise the limit (`ulimit -n`, LimitNOFILE of the service)";
+
+/// What to do about `error`, whatever it concerns.
+#[must_use]
+pub fn of_any(error: &io::Error) -> Option<&'static str> {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
+    .then_some(FILES)
+}
+
 /// What to do about `error`, which concerns `path`, if it does not depend on what the path is for.
 #[must_use]
 pub fn of(error: &io::Error, path: &Path) -> Option<String> {
@@ -24,11 +38,8 @@ pub fn of(error: &io::Error, path: &Path) -> Option<String> {
             "symbolic links in the path form a loop: mend them, or give another path"
         }
         (_, Some(Errno::NAMETOOLONG)) => "the path is too long: give a shorter one",
-        (_, Some(Errno::MFILE | Errno::NFILE)) => {
-            "too many files are open: raise the limit (`ulimit -n`, LimitNOFILE of the service)"
-        }
         (_, Some(Errno::IO)) => "the disk fails: see the log of the kernel",
-        _ => return None,
+        _ => of_any(error)?,
     };
     Some(text.to_owned())
 }
@@ -76,6 +87,7 @@ fn access(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::with_causes;
 
     #[test]
     fn each_error_of_the_system_has_its_remedy() {
@@ -94,5 +106,16 @@ mod tests {
             assert!(text.contains(part), "{errno}: {text}");
         }
         assert_eq!(remedy(Errno::NOENT), None);
+    }
+
+    #[test]
+    fn an_error_that_any_step_may_meet_ends_with_its_remedy_once() {
+        let error = |errno: Errno| anyhow::Error::from(io::Error::from(errno)).context("no list");
+        let text = with_causes(&error(Errno::MFILE));
+        assert!(text.starts_with("no list: Too many open files"), "{text}");
+        assert!(text.ends_with(FILES), "{text}");
+        let text = with_causes(&error(Errno::MFILE).context(text));
+        assert_eq!(text.matches(FILES).count(), 1, "{text}");
+        assert!(!with_causes(&error(Errno::NOENT)).contains("raise"));
     }
 }

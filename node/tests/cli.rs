@@ -199,11 +199,16 @@ fn a_config_file_that_cannot_be_read_is_named() {
     let home = Home::new();
     home.file("broken.yaml", "listen: [\n", 0o644);
     home.file("latin.yaml", b"log: \xff\n", 0o644);
+    home.file("tab.yaml", "relays:\n\t- x\n", 0o644);
     for (file, part) in [
         ("missing.yaml", "No such file"),
         (".", "is a directory"),
         ("broken.yaml", "broken.yaml:2:1: is not valid YAML"),
         ("latin.yaml", "UTF-8"),
+        (
+            "tab.yaml",
+            "tab.yaml:2:1: is not valid YAML: a tab cannot indent",
+        ),
     ] {
         home.run(&format!("config check --config {file}"))
             .is_usage(&[file, part]);
@@ -217,6 +222,46 @@ fn a_config_file_that_cannot_be_read_is_named() {
     };
     with_env("P2PNODE_CONFIG", b"missing.yaml").is_usage(&["missing.yaml", "No such file"]);
     with_env("P2PNODE_LISTEN", b"\xff").is_usage(&["P2PNODE_LISTEN", "not UTF-8"]);
+}
+
+#[test]
+fn what_is_valid_and_perhaps_not_meant_is_noted() {
+    let home = Home::new();
+    let placeholder = "relays: [/dns4/relay.example.net/udp/443/quic-v1/p2p/$PEER]\n";
+    for (config, noted) in [
+        (None, "note: no file was read"),
+        (
+            Some(placeholder),
+            "warning: relays: relay.example.net is a name of examples",
+        ),
+        (Some("limits: { memory: 512Mi }\n"), ""),
+    ] {
+        let mut args = "config check".to_owned();
+        if let Some(config) = config {
+            home.file("node.yaml", config.replace("$PEER", PEER), 0o644);
+            args += " --config node.yaml";
+        }
+        let checked = home.run(&args);
+        assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+        assert_eq!(checked.stdout, "configuration is valid\n");
+        assert!(checked.stderr.starts_with(noted), "{}", checked.stderr);
+        assert_eq!(
+            checked.stderr.is_empty(),
+            noted.is_empty(),
+            "{}",
+            checked.stderr
+        );
+    }
+    for memory in ["512M", "1 gig"] {
+        home.file(
+            "node.yaml",
+            format!("limits: {{ memory: {memory} }}\n"),
+            0o644,
+        );
+        let named = format!("limits.memory: \"{memory}\" has an unknown unit; write");
+        home.run("config check --config node.yaml")
+            .is_usage(&[&named]);
+    }
 }
 
 #[test]
@@ -380,6 +425,7 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         "run --relay /dnsaddr/example.net/p2p/$PEER => --relay:",
         "run --log loud => --log: | \"loud\" is not a level",
         "run --log-format xml => --log-format: | text or json",
+        "dial $PEER --relay /ip4/192.0.2.1/udp/x/quic-v1/p2p/$PEER => --relay: | is not a multiaddr",
         "dial bob => PEER: \"bob\" | neither a peer id nor a name",
         "dial $PEER => PEER: $PEER cannot be found | --relay | --addr",
         "dial $PEER --addr 192.0.2.1:1 => --addr: | is not a multiaddr",
@@ -414,6 +460,7 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
     home.file("access.yaml", config, 0o644);
     home.refuses(&[
         &format!("dial {own} --addr /ip4/127.0.0.1/tcp/9 => PEER: {own} | own id"),
+        &format!("dial /ip4/127.0.0.1/tcp/9/p2p/{own} => PEER: {own} | own id"),
         "dial $PEER --config access.yaml --addr /ip4/127.0.0.1/tcp/9 => PEER: $PEER | access.allow",
     ]);
 }

@@ -7,7 +7,11 @@
 )]
 
 use std::{
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
     task::Poll,
     time::{Duration, Instant},
 };
@@ -18,7 +22,7 @@ use libp2p::{
     swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, dummy},
     tcp, yamux,
 };
-use p2pnode_protocol::ping::{Behaviour, Event, Failure, Pace};
+use p2pnode_protocol::ping::{Behaviour, Event, Failure, Pace, Received};
 
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
@@ -225,6 +229,29 @@ async fn a_remote_that_falls_silent_is_missed_after_the_timeout_again_and_again(
             assert!(silent.elapsed() >= timeout * missed);
         }
     }
+}
+
+/// The remote answers no ping, and at each of the first looks more has arrived than before.
+#[tokio::test]
+async fn what_arrives_in_the_meantime_puts_off_the_miss_of_a_ping() {
+    let timeout = Duration::from_millis(500);
+    let (address, go_on, _held) = remote_that_can_stand_still(TCP);
+    let looks = Arc::new(AtomicU64::new(0));
+    let received: Received = {
+        let looks = Arc::clone(&looks);
+        Arc::new(move || looks.fetch_add(1, Relaxed).min(8))
+    };
+    let behaviour = ours(NEVER, timeout).with_received(move |_, _| Arc::clone(&received));
+    let mut local = swarm(behaviour);
+    local.dial(address).unwrap();
+    let first = next(&mut local).await;
+    drop(go_on);
+    looks.store(0, Relaxed);
+    local.behaviour_mut().now(first.peer, first.connection);
+    let missed = next(&mut local).await;
+    assert!(matches!(missed.result, Err(Failure::Timeout)), "{missed:?}");
+    let looks = looks.load(Relaxed);
+    assert!(looks > 8, "missed after {looks} looks");
 }
 
 #[tokio::test]

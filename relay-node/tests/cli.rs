@@ -64,7 +64,7 @@ fn config_tells_faults_values_origins_and_its_schema() {
     assert_eq!(ended.code, Some(2));
     let starts = [
         "error: bad.yaml:1:9: listen: is an empty list",
-        "error: bad.yaml:2:26: limits.circuit_bytes: \"1 gig\" has no unit of size; write 512KiB",
+        "error: bad.yaml:2:26: limits.circuit_bytes: \"1 gig\" has an unknown unit; write 512KiB",
         "error: bad.yaml:2:43: limits.circuits: \"-1\" is not a whole number",
         "error: bad.yaml:2:69: limits.reservation_duration: \"60\" has no unit",
         "error: bad.yaml:3:12: external: \"/ip4/0.0.0.0/tcp/1\" has the address 0.0.0.0, which cannot be dialed",
@@ -105,6 +105,17 @@ fn config_tells_faults_values_origins_and_its_schema() {
         let pointer = format!("/properties/{}", key.replace('.', "/properties/"));
         assert!(schema.pointer(&pointer).is_some(), "{key}");
     }
+}
+
+#[test]
+fn the_name_of_an_example_is_valid_and_warned_of() {
+    let home = Home::new();
+    let yaml = "external: [/dns4/relay.example.net/udp/443/quic-v1]\n";
+    home.file("relay.yaml", yaml, 0o644);
+    let checked = home.run("config check --config relay.yaml");
+    assert_eq!(checked.code, Some(0), "{}", checked.stderr);
+    let noted = "warning: external: relay.example.net is a name of examples";
+    assert!(checked.stderr.starts_with(noted), "{}", checked.stderr);
 }
 
 #[test]
@@ -198,7 +209,7 @@ fn faults_of_access_are_told_with_the_line_of_the_file_of_revoked_tokens() {
         "access.revoked: \"xyz\" is not the id of a token; give 16 hexadecimal digits",
         "access.revoked_file: revoked:2: \"nonsense\"",
         "access.revoked_file: revoked:4: \"more\"",
-        "limits.memory: \"1 gig\" has no unit of size",
+        "limits.memory: \"1 gig\" has an unknown unit",
         "control.socket: 7 is a number",
         "join: is not a key",
     ] {

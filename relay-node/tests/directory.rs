@@ -11,7 +11,10 @@ mod peer;
 mod process;
 mod registrant;
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use harness::{config, free_port, get, start, start_as};
 use libp2p::{PeerId, identity::Keypair, multiaddr::Protocol};
@@ -49,7 +52,11 @@ async fn a_peer_without_a_reservation_is_not_registered_until_it_has_one() {
 
 #[tokio::test]
 async fn nobody_registers_another_not_with_a_forged_record_and_not_with_a_true_one() {
-    let relay = start(config(free_port())).await;
+    let mut config = config(free_port());
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    config.admin = Some(admin);
+    config.limits.records = 1;
+    let relay = start(config).await;
     let mut peer = Peer::reserved(&relay).await;
     let mut other = Peer::reserved(&relay).await;
     let (id, truth) = (peer.id, peer.record(2));
@@ -71,6 +78,16 @@ async fn nobody_registers_another_not_with_a_forged_record_and_not_with_a_true_o
         peer.put(id, record, None).await;
         assert_eq!(other.get(id).await, Some(truth.clone()));
     }
+    // Nor one for which there is no room.
+    let (id, record) = (other.id, other.record(1));
+    other.put(id, record, None).await;
+    assert_eq!(other.get(id).await, None);
+    let metrics = get(admin, "/metrics").await;
+    assert!(
+        metrics.contains("reason=\"record_limit\"} 1\n"),
+        "{metrics}"
+    );
+    assert!(!metrics.contains("reason=\"record\"} 0\n"), "{metrics}");
     relay.stop().await;
 }
 

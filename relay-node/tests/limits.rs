@@ -70,30 +70,37 @@ async fn a_full_source_renews_and_gets_nothing_new() {
 }
 
 #[tokio::test]
-async fn a_source_has_as_many_connections_as_its_limit_says_and_no_more() {
-    let (mut config, admin) = with_admin();
-    config.limits.connections_per_source.ip4 = 1;
-    let relay = start(config).await;
-    let (_holder, _) = reserve(relay.peer, relay.quic()).await;
-    for address in [relay.quic(), relay.tcp()] {
-        let mut other = peer::swarm(Keypair::generate_ed25519());
-        other.dial(address.clone()).expect("an address");
-        // Over QUIC the handshake ends on this side before the relay refuses.
-        until(&mut other, |event| match event {
-            SwarmEvent::OutgoingConnectionError { .. } | SwarmEvent::ConnectionClosed { .. } => {
-                Some(())
-            }
-            _ => None,
-        })
-        .await;
+async fn a_source_and_a_relay_have_as_many_connections_as_their_limits_say_and_no_more() {
+    type Set = fn(&mut Config);
+    let limits: [(Set, &str); 2] = [
+        (
+            |config| config.limits.connections_per_source.ip4 = 1,
+            "source_connection_limit",
+        ),
+        (|config| config.limits.connections = 1, "connection_limit"),
+    ];
+    for (limit, reason) in limits {
+        let (mut config, admin) = with_admin();
+        limit(&mut config);
+        let relay = start(config).await;
+        let (_holder, _) = reserve(relay.peer, relay.quic()).await;
+        for address in [relay.quic(), relay.tcp()] {
+            let mut other = peer::swarm(Keypair::generate_ed25519());
+            other.dial(address.clone()).expect("an address");
+            // Over QUIC the handshake ends on this side before the relay refuses.
+            until(&mut other, |event| match event {
+                SwarmEvent::OutgoingConnectionError { .. }
+                | SwarmEvent::ConnectionClosed { .. } => Some(()),
+                _ => None,
+            })
+            .await;
+        }
+        let metrics = get(admin, "/metrics").await;
+        let denied = format!("relay_denied_total{{reason=\"{reason}\"}} 2\n");
+        assert!(metrics.contains(&denied), "{metrics}");
+        assert!(metrics.contains("relay_reservations 1\n"), "{metrics}");
+        relay.stop().await;
     }
-    let metrics = get(admin, "/metrics").await;
-    assert!(
-        metrics.contains("relay_denied_total{reason=\"source_connection_limit\"} 2\n"),
-        "{metrics}"
-    );
-    assert!(metrics.contains("relay_reservations 1\n"), "{metrics}");
-    relay.stop().await;
 }
 
 #[tokio::test]

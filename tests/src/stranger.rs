@@ -34,10 +34,16 @@ pub fn attack(host: &Host, name: &str, words: &[&str]) -> Result<Process> {
 }
 
 /// A relay without our protocols; returns it with its address for this transport, over IPv4.
-pub async fn relay(host: &Host, name: &str, transport: Transport) -> Result<(Process, String)> {
+pub async fn relay(
+    host: &Host,
+    name: &str,
+    transport: Transport,
+    args: &[&str],
+) -> Result<(Process, String)> {
     let address = transport.addr(host.ip(false)?, RELAY_PORT);
     let process = launch(name)?
         .args(["--listen", &address, "relay"])
+        .args(args)
         .on(host)?;
     let id = id(&process).await?;
     process.event("listening", PATIENCE).await?;

@@ -50,8 +50,8 @@ async fn bridges(transport: Transport) -> Result<()> {
 async fn deprecated() -> Result<()> {
     let lab = Lab::of_test().await?;
     let relay = Relay::start(&lab, "relay").await?;
-    let (_site_a, a) = lab.home("a", NatKind::Ip6Firewall).await?;
-    let (_site_b, b) = lab.home("b", NatKind::Ip6Firewall).await?;
+    let (_site_a, a) = lab.home("a", NatKind::DualStack).await?;
+    let (_site_b, b) = lab.home("b", NatKind::DualStack).await?;
     for (host, net) in [(&a, 1), (&b, 2)] {
         for n in 1..=8 {
             host.ip_commands(format!(
@@ -59,8 +59,13 @@ async fn deprecated() -> Result<()> {
             ))?;
         }
     }
-    let b_node = relay.node("b", &b, &Transport::ALL).await?;
-    let dial = relay.dial("a", &a, &Transport::ALL, &b_node.id)?;
+    // No relay sees an IPv6 address of either, and IPv4 is not punched.
+    let mut relays = relay.addresses(&a, &Transport::ALL);
+    relays.retain(|address| address.starts_with("/ip4/"));
+    let args = NodeArgs::with_relays(relays, &Transport::ALL);
+    let deny = ("P2PNODE_PUNCH_DENY", "0.0.0.0/0");
+    let b_node = args.run_on(&b, "b")?.env(deny.0, deny.1).reserves(&b);
+    let dial = args.dial("a", &b_node.await?.id)?.env(deny.0, deny.1);
     let dial = dial.on(&a)?.ended().await?;
     dial.is("direct")?;
     offers(&dial, &format!("/ip6/{}/", a.ip(true)?))

@@ -4,12 +4,16 @@ use std::fs;
 
 use p2pnode_tests::{
     admin::{self, ADMIN, ADMIN_LISTEN},
+    faults::Traffic,
     prelude::*,
 };
 
 lab_tests! {
-    what_a_node_shows_of_a_direct_peer_agrees: direct();
+    what_a_node_shows_of_a_direct_peer_agrees_over_quic: direct(Transport::Quic);
+    what_a_node_shows_of_a_direct_peer_agrees_over_tcp: direct(Transport::Tcp);
     what_a_node_shows_of_a_relayed_peer_agrees: relayed();
+    what_a_node_shows_of_a_peer_that_no_punch_reaches_agrees: no_punch();
+    what_a_node_shows_of_a_peer_that_is_lost_agrees: lost();
     what_a_node_shows_of_a_relay_that_is_gone_agrees: no_relay();
     what_a_node_shows_of_a_relay_that_refuses_it_agrees_and_is_said_once: refused();
     a_peer_has_its_name_wherever_it_is_shown_and_is_asked_for_by_it: named();
@@ -58,26 +62,86 @@ async fn agrees(both: &Both, result: &Event, kind: &str, reason: Value) -> Resul
     Ok(())
 }
 
-async fn direct() -> Result<()> {
-    let running = Running::homes().over(&[Transport::Quic]).prepare().await?;
+async fn direct(transport: Transport) -> Result<()> {
+    let running = Running::homes().over(&[transport]).prepare().await?;
     let both = running.a_env(ADMIN_LISTEN, ADMIN).start().await?;
     let dial = both.dial().await?;
     both.settled(PATIENCE).await?;
-    agrees(&both, dial.result()?, "direct", Value::Null).await
+    agrees(&both, dial.result()?, "direct", Value::Null).await?;
+    // Also of the relay: it is connected wherever A shows it.
+    let (a, relay) = (&both.a, both.relay.id.as_str());
+    let why = a.control.why(relay).await?;
+    events::has(&why, &json!({"candidates": [{"path": {"kind": "direct"}}]}))?;
+    let text = a.control.text(&["status", relay]).await?;
+    ensure!(
+        text.contains("reserved")
+            && !text.contains("unreachable")
+            && !text.contains("p2pnode dial"),
+        "{text}"
+    );
+    ensure!(open(a, relay, "direct") > 0, "the relay");
+    Ok(())
+}
+
+/// The log and the page of the reason say the same as all the others.
+async fn is_relayed_because(both: &Both, reason: &str) -> Result<()> {
+    let result = both.dial_relayed().await?;
+    agrees(both, &result, "relayed", json!(reason)).await?;
+    let logged = format!("reason={reason}");
+    both.a.process.logged(&logged, PATIENCE).await?;
+    let text = both.a.control.text(&["why", &both.b.id]).await?;
+    ensure!(text.contains(&format!("not direct: {reason}")), "{text}");
+    Ok(())
 }
 
 async fn relayed() -> Result<()> {
     let running = Running::homes().over(&[Transport::Quic]).prepare().await?;
     let running = running.a_env(ADMIN_LISTEN, ADMIN);
-    let both = running
-        .a_env("P2PNODE_PUNCH_ENABLED", "false")
-        .start()
-        .await?;
-    let result = both.dial_relayed().await?;
-    agrees(&both, &result, "relayed", json!("disabled")).await?;
-    both.a.process.logged("reason=disabled", PATIENCE).await?;
-    let text = both.a.control.text(&["why", &both.b.id]).await?;
-    ensure!(text.contains("not direct: disabled"), "{text}");
+    let running = running.a_env("P2PNODE_PUNCH_ENABLED", "false");
+    is_relayed_because(&running.start().await?, "disabled").await
+}
+
+async fn no_punch() -> Result<()> {
+    let running = Running::new(NatKind::Symmetric, NatKind::Symmetric);
+    let running = running.over(&[Transport::Tcp]).prepare().await?;
+    let both = running.a_env(ADMIN_LISTEN, ADMIN).start().await?;
+    is_relayed_because(&both, "symmetric_both").await?;
+    // The next dial punches again.
+    let seen = both.a.seen();
+    let again = both.dial_relayed().await?;
+    again.has(&json!({"reason": "symmetric_both"}))?;
+    let punch = both.a.process.event_after(seen, "punch", PATIENCE).await?;
+    punch.has(&json!({"peer": both.b.id, "reason": "symmetric_both"}))
+}
+
+async fn lost() -> Result<()> {
+    let running = Running::homes().over(&[Transport::Tcp]).prepare().await?;
+    let both = running.a_env(ADMIN_LISTEN, ADMIN).start().await?;
+    both.dial().await?;
+    both.settled(PATIENCE).await?;
+    let (a, peer) = (&both.a, both.b.id.as_str());
+    both.a_side.site.cut(&[Traffic::Outside])?;
+    let paused = a.process.event("search_paused", PATIENCE * 2).await?;
+    paused.has(&json!({"peer": peer, "reason": "no_relay"}))?;
+    let status = a.control.status().await?;
+    events::has(
+        &status,
+        &json!({"lost": [{"peer": peer, "paused": "no_relay"}]}),
+    )?;
+    ensure!(control::peer(&status, peer)["path"].is_null(), "{status}");
+    let text = a.control.text(&["status"]).await?;
+    ensure!(text.contains("paused, no relay is reachable"), "{text}");
+    ensure!(open(a, peer, "direct") + open(a, peer, "relayed") == 0);
+    ensure!(open(a, &both.relay.id, "direct") == 0, "the relay");
+    let ready = admin::readiness(&a.host, 503).await?;
+    ensure!(ready.contains(&both.relay.id), "{ready}");
+    let read = admin::metrics(&a.host).await?;
+    ensure!(read.sum("p2pnode_peers", &[]) == 0.0, "{read:?}");
+    ensure!(read.sum("p2pnode_reservations", &[]) == 0.0, "{read:?}");
+    let lost = read.sum("p2pnode_path_changes_total", &[("reason", "lost")]);
+    ensure!(lost >= 1.0, "{read:?}");
+    both.a_side.site.mend()?;
+    a.process.event("search_resumed", PATIENCE * 2).await?;
     Ok(())
 }
 

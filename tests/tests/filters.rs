@@ -106,6 +106,7 @@ async fn advertised() -> Result<()> {
     let both = prepared
         .a_env("P2PNODE_PUNCH_ADVERTISE", &advertise)
         .a_env("P2PNODE_PUNCH_DENY", "192.0.2.0/24")
+        .a_env("P2PNODE_LISTEN", &Transport::Quic.addr("0.0.0.0", 443))
         .start()
         .await?;
     both.dial().await?;
@@ -124,10 +125,25 @@ async fn advertised() -> Result<()> {
     let looks = stranger::dial(&host, "stranger", &relay, &both.a.id, &[])?;
     let of_a = |event: &Event| event.name() == "identified" && event.text("/peer") == both.a.id;
     let told = looks.first("A's addresses", 0, of_a).await?;
-    // Nor are the punch sockets listed: only that A is reached through its relay.
-    let listed = told.json["listen"].as_array().cloned().unwrap_or_default();
+    // Nor are the punch sockets listed, nor where A listens inside: only that A is reached through its relay.
+    let listed = |told: &Event| told.json["listen"].as_array().cloned().unwrap_or_default();
     let is_circuit = |address: &Value| address.to_string().contains("p2p-circuit");
-    ensure!(listed.iter().all(is_circuit), "{}", told.line);
+    ensure!(listed(&told).iter().all(is_circuit), "{}", told.line);
     ensure!(!told.line.contains(ADVERTISED), "{}", told.line);
+    // The relay listens on all its addresses, loopback among them, and lists those that it gives out.
+    let of_relay =
+        |event: &Event| event.name() == "identified" && event.text("/peer") == both.relay.id;
+    let told = looks.first("the relay's addresses", 0, of_relay).await?;
+    let public: Vec<_> = both.relay.host.addresses.iter().collect();
+    let is_public = |address: &Value| {
+        let address = address.to_string();
+        public.iter().any(|ip| address.contains(&format!("/{ip}/")))
+    };
+    let listed = listed(&told);
+    ensure!(
+        !listed.is_empty() && listed.iter().all(is_public),
+        "{}",
+        told.line
+    );
     Ok(())
 }

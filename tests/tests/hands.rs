@@ -24,6 +24,9 @@ use tokio::{
     time::timeout,
 };
 
+#[path = "hands/screen.rs"]
+mod screen;
+
 p2pnode_tests::lab_tests!();
 
 const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
@@ -32,32 +35,58 @@ const SERVICE: &str = "x@12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
 const SILENT: &str = "does not answer within 5 s: it is stopped, or has too much to do";
 const VERSION: &str = "another version";
 
-/// Commands that ask a running process. `dial` makes a node of its own where no process runs, and then lacks a relay.
-const ASKING: [(&str, &[&str]); 10] = [
-    ("p2pnode", &["status"]),
-    ("p2pnode", &["status", "--watch", "--json"]),
-    ("p2pnode", &["why", PEER]),
-    ("p2pnode", &["forget", PEER]),
-    ("p2pnode", &["dial", PEER, "--timeout", "2s", "--json"]),
-    ("p2pnode", &["services", "--hosts"]),
-    ("p2pnode", &["healthcheck"]),
-    ("relay-node", &["status", "--json"]),
-    ("relay-node", &["status", "--watch"]),
-    ("relay-node", &["healthcheck"]),
-];
+/// What a command does where no process runs, or where this user may not ask it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Without {
+    /// It fails.
+    Fails,
+    /// It makes a node of its own, which then lacks a relay.
+    Lacks,
+    /// It makes one, and the peer cannot be reached.
+    Reaches,
+    /// It makes one, and goes on with that.
+    GoesOn,
+}
 
-/// Commands that go on for as long as the node does what they ask.
-const LASTING: [(&str, &[&str]); 4] = [
+use Without::{Fails, GoesOn, Lacks, Reaches};
+
+/// Every command that asks a running process.
+const COMMANDS: [(&str, &[&str], Without); 23] = [
+    ("p2pnode", &["status"], Fails),
+    ("p2pnode", &["status", PEER], Fails),
+    ("p2pnode", &["status", "--sessions"], Fails),
+    ("p2pnode", &["status", "--watch", "--json"], Fails),
+    ("p2pnode", &["why", PEER], Fails),
+    ("p2pnode", &["forget", PEER], Fails),
+    (
+        "p2pnode",
+        &["dial", PEER, "--timeout", "2s", "--json"],
+        Lacks,
+    ),
+    ("p2pnode", &["netcheck"], Lacks),
+    ("p2pnode", &["netcheck", "--watch", "--json"], Lacks),
+    ("p2pnode", &["services", PEER], Reaches),
+    ("p2pnode", &["services", "--hosts"], Fails),
+    ("p2pnode", &["healthcheck"], Fails),
+    ("p2pnode", &["healthcheck", "--ready"], Fails),
+    ("p2pnode", &["healthcheck", "--live"], Fails),
     (
         "p2pnode",
         &["serve", "x", "tcp://127.0.0.1:1", "--allow", "any"],
+        GoesOn,
     ),
     (
         "p2pnode",
-        &["forward", SERVICE, "--listen", "tcp://127.0.0.1:1"],
+        &["forward", SERVICE, "--listen", "tcp://127.0.0.1:20571"],
+        GoesOn,
     ),
-    ("p2pnode", &["connect", SERVICE]),
-    ("p2pnode", &["map", "tcp", "tcp://127.0.0.1:1"]),
+    ("p2pnode", &["connect", SERVICE], Reaches),
+    ("p2pnode", &["map", "tcp", "tcp://127.0.0.1:1"], Lacks),
+    ("relay-node", &["status", "--json"], Fails),
+    ("relay-node", &["status", "--watch"], Fails),
+    ("relay-node", &["healthcheck"], Fails),
+    ("relay-node", &["healthcheck", "--ready"], Fails),
+    ("relay-node", &["healthcheck", "--live"], Fails),
 ];
 
 /// Runs all commands at once. Each is to end with its code and the part of stderr.
@@ -86,9 +115,9 @@ async fn all(
 }
 
 fn asking(home: &Home) -> Result<Vec<Command>> {
-    let commands = ASKING.iter();
+    let commands = COMMANDS.iter();
     commands
-        .map(|(program, args)| home.command(program, args))
+        .map(|(program, args, _)| home.command(program, args))
         .collect()
 }
 
@@ -107,16 +136,63 @@ fn silent(args: &[String]) -> (i32, &'static str) {
     }
 }
 
+/// What the commands do that get no answer, made by `command`: those that need one end with the part of stderr that `fails` gives,
+/// the others have a node of their own after `note`.
+async fn without(
+    what: &str,
+    command: impl Fn(&str, &[&str]) -> Result<Command>,
+    fails: impl Fn(&[String]) -> &'static str,
+    note: &'static str,
+) -> Result<()> {
+    for wanted in [Fails, Lacks, Reaches] {
+        let of = COMMANDS.iter().filter(|(.., without)| *without == wanted);
+        let commands = of.map(|(program, args, _)| command(program, args));
+        all(
+            what,
+            commands.collect::<Result<_>>()?,
+            |args| match wanted {
+                Lacks | Reaches if !note.is_empty() => (if wanted == Lacks { 2 } else { 4 }, note),
+                Lacks if has(args, "dial") => (2, "give --relay MULTIADDR"),
+                Lacks => (2, "give its address with --relay"),
+                Reaches => (4, "no relay and no address of it is known: give --relay"),
+                Fails | GoesOn => (1, fails(args)),
+            },
+        )
+        .await?;
+    }
+    for (program, args, _) in COMMANDS.iter().filter(|(.., without)| *without == GoesOn) {
+        let mut child = command(program, args)?.spawn()?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let mut out = BufReader::new(out.context("stdout")?).lines();
+        let mut err = BufReader::new(err.context("stderr")?).lines();
+        let line = timeout(PATIENCE, err.next_line())
+            .await??
+            .unwrap_or_default();
+        ensure!(line.contains(note), "{what}: {args:?}: {line}");
+        timeout(PATIENCE, out.next_line())
+            .await??
+            .context("no line")?;
+        signal(&child, Signal::SIGINT)?;
+        timeout(PATIENCE, child.wait()).await??;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn where_no_process_runs_the_remedy_is_to_start_one() -> Result<()> {
     let (absent, gone) = (Home::new()?, Home::new()?);
     drop(gone.listen()?);
     for home in [absent, gone] {
-        all("no process", asking(&home)?, |args| match args {
-            args if has(args, "dial") => (2, "give --relay MULTIADDR"),
-            args if has(args, "healthcheck") => (1, "nothing answers on"),
-            _ => (1, "run`, or set control.socket"),
-        })
+        let fails = |args: &[String]| match has(args, "healthcheck") {
+            true => "nothing answers on",
+            false => "run`, or set control.socket",
+        };
+        without(
+            "no process",
+            |program, args| home.command(program, args),
+            fails,
+            "",
+        )
         .await?;
     }
     Ok(())
@@ -143,8 +219,9 @@ async fn a_process_that_is_stopped_or_slow_is_reported_as_silent_within_5_s() ->
         waiting.push(client);
     }
     let of = |home: &Home, program: &str| -> Result<Vec<Command>> {
-        let own = ASKING.iter().filter(|(name, _)| *name == program);
-        own.map(|(_, args)| home.command(program, args)).collect()
+        let own = COMMANDS.iter().filter(|(name, ..)| *name == program);
+        own.map(|(_, args, _)| home.command(program, args))
+            .collect()
     };
     let commands = [
         of(&node, "p2pnode")?,
@@ -207,82 +284,6 @@ async fn a_watch_goes_on_with_the_next_process() -> Result<()> {
     Ok(())
 }
 
-/// Reads until the part has come; fails at the end of the output.
-async fn until(output: &mut ChildStdout, seen: &mut Vec<u8>, part: &str) -> Result<()> {
-    let from = seen.len();
-    loop {
-        let new = String::from_utf8_lossy(&seen[from..]).into_owned();
-        if new.contains(part) {
-            return Ok(());
-        }
-        let read = timeout(PATIENCE, output.read_buf(seen)).await;
-        let read = read.with_context(|| format!("no {part:?} in {new:?}"))??;
-        ensure!(read > 0, "no {part:?} in {new:?}");
-    }
-}
-
-/// The lines that a screen shows after the last time that it was drawn from the top.
-fn drawn(seen: &[u8]) -> Vec<String> {
-    let seen = String::from_utf8_lossy(seen);
-    let last = seen.rsplit("\x1b[H").next().unwrap_or_default();
-    // The terminal adds a carriage return of its own.
-    let lines = last.split('\n').map(|line| line.trim_end_matches('\r'));
-    let plain = |line: &str| {
-        let mut parts = line.split('\x1b');
-        let first = parts.next().unwrap_or_default().to_owned();
-        let rest = parts.filter_map(|part| part.split_once(['m', 'K', 'J']));
-        rest.fold(first, |line, (_, text)| line + text)
-    };
-    lines.map(plain).collect()
-}
-
-#[tokio::test]
-async fn a_watch_on_a_terminal_is_a_screen_that_fits_and_ends_by_q() -> Result<()> {
-    for program in ["p2pnode", "relay-node"] {
-        let home = Home::new()?;
-        let _process = home.run(program).await?;
-        let watch = home.command(program, &["status", "--watch"])?;
-        let path = watch.as_std().get_program().to_string_lossy().into_owned();
-        let inside = format!("tty; stty rows 24 cols 80; exec {path} status --watch");
-        let mut script = Command::new("script");
-        home.prepare(&mut script, &["-qec", &inside, "/dev/null"]);
-        let mut script = script.env("TERM", "xterm").stdin(Stdio::piped()).spawn()?;
-        let mut output = script.stdout.take().context("stdout")?;
-        let mut keys = script.stdin.take().context("stdin")?;
-        let mut seen = Vec::new();
-        until(&mut output, &mut seen, "q quits\x1b[K\x1b[J").await?;
-        let text = String::from_utf8_lossy(&seen).into_owned();
-        let terminal = text.lines().next().context("tty")?.trim();
-        let lines = drawn(&seen);
-        ensure!(
-            text.contains("\x1b[?1049h") && lines[0].contains("12D3KooW"),
-            "{lines:?}"
-        );
-        ensure!(
-            lines.len() <= 24 && lines.iter().all(|line| line.chars().count() <= 80),
-            "{lines:?}"
-        );
-        let narrow = Command::new("stty")
-            .args(["-F", terminal, "cols", "40"])
-            .status();
-        ensure!(narrow.await?.success(), "stty");
-        let fits = |seen: &[u8]| drawn(seen).iter().all(|line| line.chars().count() <= 40);
-        // What was drawn before may come first.
-        for _ in 0..3 {
-            until(&mut output, &mut seen, "q quits\x1b[K\x1b[J").await?;
-            if fits(&seen) {
-                break;
-            }
-        }
-        ensure!(fits(&seen), "{:?}", drawn(&seen));
-        keys.write_all(b"q").await?;
-        until(&mut output, &mut seen, "\x1b[?25h\x1b[?1049l").await?;
-        let status = timeout(PATIENCE, script.wait()).await??;
-        ensure!(status.success(), "{program}: {status}");
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn a_process_of_another_version_is_named_as_that() -> Result<()> {
     for answer in [
@@ -311,8 +312,7 @@ async fn a_socket_that_this_user_may_not_open_is_a_matter_of_permission() -> Res
     let _listener = home.listen()?;
     fs::set_permissions(home.path("run"), fs::Permissions::from_mode(0o000))?;
     let bins = bins()?;
-    let mut commands = Vec::new();
-    for (program, args) in ASKING {
+    let command = |program: &str, args: &[&str]| {
         // Capabilities open everything.
         let mut command = Command::new("setpriv");
         let program: &Path = match program {
@@ -326,13 +326,10 @@ async fn a_socket_that_this_user_may_not_open_is_a_matter_of_permission() -> Res
         ];
         command.args(drop).arg(program);
         home.prepare(&mut command, args);
-        commands.push(command);
-    }
-    let all = all("denied", commands, |args| match has(args, "dial") {
-        true => (2, "using a node of its own"),
-        false => (1, "(mode 0000), and this process is user"),
-    });
-    let all = all.await;
+        Ok(command)
+    };
+    let denied = |_: &[String]| "(mode 0000), and this process is user";
+    let all = without("denied", command, denied, "using a node of its own").await;
     fs::set_permissions(home.path("run"), fs::Permissions::from_mode(0o700))?;
     all
 }
@@ -340,7 +337,7 @@ async fn a_socket_that_this_user_may_not_open_is_a_matter_of_permission() -> Res
 #[tokio::test]
 async fn the_first_signal_ends_a_command_that_waits() -> Result<()> {
     for (sent, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
-        for (program, args) in ASKING.into_iter().chain(LASTING) {
+        for (program, args, _) in COMMANDS {
             let home = Home::new()?;
             let listener = home.listen()?;
             let (asked, has_asked) = mpsc::channel();

@@ -106,7 +106,7 @@ async fn by_dcutr_alone(
 async fn foreign() -> Result<()> {
     let lab = Lab::of_test().await?;
     let host = lab.public_host("far").await?;
-    let (_relay, address) = stranger::relay(&host, "foreign", Transport::Quic).await?;
+    let (_relay, address) = stranger::relay(&host, "foreign", Transport::Quic, &[]).await?;
     by_dcutr_alone(&lab, vec![address], None, None, None).await
 }
 

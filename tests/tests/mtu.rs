@@ -5,6 +5,18 @@ use p2pnode_tests::prelude::*;
 lab_tests! {
     tcp_goes_over_a_narrow_path_with_small_segments: direct(Transport::Tcp);
     quic_goes_over_a_narrow_path: direct(Transport::Quic);
+    a_path_that_is_too_narrow_for_quic_is_the_finding_of_a_dial: too_narrow();
+}
+
+/// A packet of QUIC's handshake has 1,228 bytes at least.
+async fn too_narrow() -> Result<()> {
+    let pair = Pair::of_test(NatKind::EimApdf, NatKind::EimApdf).over(&[Transport::Quic]);
+    let mut peers = pair.start().await?;
+    peers.a.site.narrow(1000)?;
+    let dial = peers.dial().await?;
+    let finding = &dial.is("unreachable")?.json["finding"];
+    ensure!(finding["id"] == "mtu", "{finding}: {}", dial.log);
+    Ok(())
 }
 
 async fn direct(transport: Transport) -> Result<()> {

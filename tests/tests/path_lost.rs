@@ -74,6 +74,10 @@ async fn cut(transport: Transport) -> Result<()> {
     let both = Running::homes().over(&[transport]).direct().await?;
     let b_outside = both.b_side.site.outside_ip4().context("B's address")?;
     let seen = both.ways().map(|(node, _)| node.seen());
+    // A ping each second.
+    let pings = both.a.control.dial("a-pings", &both.b.id);
+    let pings = pings.args(["--count", "100"]).on(&both.a.host)?;
+    pings.event("ping", PATIENCE).await?;
     both.a_side.site.cut(&[Traffic::With(b_outside)])?;
     for ((node, peer), seen) in both.ways().into_iter().zip(seen) {
         // The promise: back over a relay within 5 s of the loss.
@@ -91,6 +95,13 @@ async fn cut(transport: Transport) -> Result<()> {
             "relayed again {took:?} after the loss"
         );
     }
+    // From the cut on, every ping is missed: as many as were missed before the way back, so many seconds it took.
+    let is_back = |event: &Event| event.name() == "connected" && event.path_kind() == "relayed";
+    pings.first("the way back", 0, is_back).await?;
+    let pings = pings.events();
+    let before = pings.iter().take_while(|event| !is_back(event));
+    let missed = before.filter(|event| event.name() == "ping_missed").count();
+    ensure!(missed <= 4, "{missed} pings were missed: {pings:?}");
     // It is punched at once, which must fail; then the path is back.
     let failed = failed_punch(&both.a, seen[0], |_| true).await?;
     failed.has(&json!({"reason": "timeout"}))?;

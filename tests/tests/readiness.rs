@@ -78,6 +78,8 @@ async fn without_a_port() -> Result<()> {
         .run("a", &host, &[Transport::Quic])?
         .env(ADMIN_LISTEN, ADMIN);
     let node = node.runs(&host).await?;
+    let warned = "WARN p2pnode::swarm::node: punch sockets: port range";
+    node.process.logged(warned, PATIENCE).await?;
     // Its first dial has failed.
     node.process.event("relay_unreachable", PATIENCE).await?;
     let missing = admin::readiness(&host, 503).await?;

@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use p2pnode_tests::{bins::bins, prelude::*};
+use p2pnode_tests::{
+    admin::{self, ADMIN, ADMIN_LISTEN},
+    bins::bins,
+    prelude::*,
+};
 
 lab_tests! {
     a_dial_over_quic_of_a_peer_that_does_not_admit_this_node_is_refused_at_once: refused(Transport::Quic);
@@ -30,6 +34,7 @@ fn is_refusal(dial: &Dial) -> Result<()> {
 
 async fn refused(transport: Transport) -> Result<()> {
     let prepared = Running::homes().over(&[transport]).prepare().await?;
+    let prepared = prepared.a_env(ADMIN_LISTEN, ADMIN);
     let both = prepared.b_env(ALLOW, NOBODY).start().await?;
     let refusal = |dial: &Dial, id: &str| {
         let reason = dial.result()?.text("/reason").to_owned();
@@ -63,6 +68,10 @@ async fn refused(transport: Transport) -> Result<()> {
         let reason = refusal(&dial, "the throwaway identity of this command")?;
         ensure!(reason.contains("--key FILE"), "{reason}");
     }
+    let read = admin::metrics(&both.a.host).await?;
+    ensure!(read.sum("p2pnode_peers", &[]) == 0.0, "{read:?}");
+    // The relay is as it was.
+    ensure!(admin::readiness(&both.a.host, 200).await? == "ready\n");
     Ok(())
 }
 

@@ -128,6 +128,7 @@ async fn drains(transport: Transport) -> Result<()> {
     }
     let lost = place(&circuit.b, "reservation_lost", &circuit.first.id).await?;
     ensure!(moved < lost, "B held no reservation for a while");
+    circuit.b.process.events()[lost].has(&json!({"cause": "closed"}))?;
     Ok(())
 }
 

@@ -29,11 +29,14 @@ async fn restarts(transport: Transport, missed: bool) -> Result<()> {
     let mut seen = peers.b_node.seen();
     peers.relay.process.kill().await?;
     if missed {
-        peers
-            .b_node
-            .process
-            .event("reservation_lost", PATIENCE)
-            .await?;
+        let process = &peers.b_node.process;
+        let lost = process.event("reservation_lost", PATIENCE).await?;
+        // The kernel of a process that is killed ends its TCP connections, and says nothing over QUIC.
+        let cause = match transport {
+            Transport::Quic => "silent",
+            Transport::Tcp => "broken",
+        };
+        lost.has(&json!({"cause": cause}))?;
         pings(&dial).await?;
         seen = peers.b_node.seen();
     }

@@ -8,6 +8,7 @@ use p2pnode_tests::home::{Home, PATIENCE, ended, signal};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     net::UnixDatagram,
+    process::Command,
     time::timeout,
 };
 
@@ -50,6 +51,45 @@ async fn a_process_goes_on_and_ends_well_whatever_becomes_of_its_streams() -> Re
             let status = timeout(PATIENCE, child.wait()).await??;
             ensure!(status.code() == Some(0), "{program}, {streams}: {status}");
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_process_raises_its_soft_limit_of_files_and_one_without_any_names_the_remedy()
+-> Result<()> {
+    for program in ["p2pnode", "relay-node"] {
+        let limited = |home: &Home, limit: &str| -> Result<Command> {
+            let path = home.command(program, &[])?;
+            let path = path.as_std().get_program().to_string_lossy().into_owned();
+            let mut shell = Command::new("sh");
+            home.prepare(
+                &mut shell,
+                &["-c", &format!("ulimit {limit}; exec {path} run")],
+            );
+            Ok(shell)
+        };
+        let home = Home::new()?;
+        let child = limited(&home, "-Sn 64")?.spawn()?;
+        home.until_served(program).await?;
+        let pid = child.id().context("it has ended")?;
+        let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+        let files = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let files: Vec<_> = files.context("limits")?.split_whitespace().collect();
+        ensure!(
+            files[3] == files[4] && files[3] != "64",
+            "{program}: {files:?}"
+        );
+        drop(child);
+        let output = ended(limited(&Home::new()?, "-n 8")?).await?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last = text.lines().last().unwrap_or_default();
+        ensure!(
+            last.contains("raise the limit (`ulimit -n`"),
+            "{program}: {output:?}"
+        );
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What a node reports of its paths is what is on the wire; what it cannot know it calls unknown.
 
 use p2pnode_tests::{
+    admin::{self, ADMIN, ADMIN_LISTEN},
     capture::Capture,
     peer::{protocol, sockets},
     prelude::*,
@@ -13,6 +14,7 @@ lab_tests! {
     a_host_without_ip6_claims_none_for_its_hops_over_a_relay: without_ip6("false");
     a_host_without_ip6_claims_none_for_its_direct_path: without_ip6("true");
     the_far_hop_behind_a_foreign_relay_is_unknown: foreign_relay();
+    a_reservation_without_addresses_is_the_reason_wherever_one_is_given: no_addresses();
 }
 
 const PUNCH: &str = "P2PNODE_PUNCH_ENABLED";
@@ -168,7 +170,7 @@ async fn without_ip6(punch: &str) -> Result<()> {
 async fn foreign_relay() -> Result<()> {
     let lab = Lab::of_test().await?;
     let far = lab.public_host("foreign").await?;
-    let (_relay, address) = stranger::relay(&far, "foreign", Transport::Quic).await?;
+    let (_relay, address) = stranger::relay(&far, "foreign", Transport::Quic, &[]).await?;
     let args = NodeArgs::with_relays(vec![address.clone()], &[Transport::Quic]);
     let a_side = Peer::new(&lab, "a", NatKind::EimApdf).await?;
     let b_side = Peer::new(&lab, "b", NatKind::EimApdf).await?;
@@ -193,5 +195,38 @@ async fn foreign_relay() -> Result<()> {
         let mut circuits = text.lines().filter(|line| line.contains(" | "));
         ensure!(circuits.any(|line| line.contains(" | unknown (")), "{text}");
     }
+    Ok(())
+}
+
+/// A relay that grants reservations and does not announce where it is.
+async fn no_addresses() -> Result<()> {
+    const WHY: &str = "its reservation names no address at which peers reach this node";
+    let lab = Lab::of_test().await?;
+    let far = lab.public_host("foreign").await?;
+    let args = ["--unannounced"];
+    let (_relay, address) = stranger::relay(&far, "foreign", Transport::Quic, &args).await?;
+    let args = NodeArgs::with_relays(vec![address], &[Transport::Quic]);
+    let mut nodes = Vec::new();
+    for name in ["a", "b"] {
+        let host = lab.public_host(name).await?;
+        let node = args.run_on(&host, name)?.env(ADMIN_LISTEN, ADMIN);
+        let node = node.runs(&host).await?;
+        let shown = |status: &Value| status["relays"].to_string().contains(WHY).then_some(());
+        node.until("why there is no reservation", PATIENCE, shown)
+            .await?;
+        let ready = admin::readiness(&host, 503).await?;
+        ensure!(
+            ready.contains(WHY) && ready.contains("`announce`"),
+            "{ready}"
+        );
+        nodes.push(node);
+    }
+    let dial = nodes[0].control.dial_within("dial", &nodes[1].id, "3s");
+    let dial = dial.on(&nodes[0].host)?.ended().await?;
+    let reason = dial.is("unreachable")?.text("/reason");
+    ensure!(
+        reason.contains("does not accept the reservation") && reason.contains("`status` says why"),
+        "{reason}"
+    );
     Ok(())
 }

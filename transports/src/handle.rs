@@ -17,7 +17,7 @@ use crate::net::{
     addr::to_socket_addr,
     budget::Budgets,
     datagrams::Datagrams,
-    error::Error,
+    error::{Error, explained},
     found::FoundSocket,
     kin::Kin,
     learned::Learned,
@@ -141,7 +141,7 @@ impl Handle {
             Err(error) => Err(Error::NoSocket {
                 transport: Transport::Quic,
                 family,
-                reason: error.to_string(),
+                reason: explained(error).to_string(),
             }),
         }
     }

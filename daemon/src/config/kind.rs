@@ -318,7 +318,7 @@ fn bytes(text: &str) -> Result<u64, String> {
                 let is_same = *name == unit || of_kubernetes.is_some_and(|(a, b)| a == b);
                 is_same.then_some(*factor)
             })
-            .ok_or_else(|| wrong("has no unit of size"))?
+            .ok_or_else(|| wrong("has an unknown unit"))?
     };
     number
         .parse::<u64>()

@@ -231,7 +231,7 @@ fn run_node(
     let (keypair, _lock) = prepare(
         &config.key,
         named,
-        &on_terminal(&config.log, is_given, printer.is_live())?,
+        &on_terminal(&config.log, is_given, printer.is_watched())?,
     )?;
     command::block_on(async {
         let shutdown = Shutdown::on_signals(None)?;
@@ -246,9 +246,9 @@ fn run_node(
 }
 
 /// The log of `run`. On a terminal that shows the events, it is for what they do not say, unless `log.level` is given.
-fn on_terminal(log: &Log, is_given: bool, is_live: bool) -> anyhow::Result<Log> {
+fn on_terminal(log: &Log, is_given: bool, is_watched: bool) -> anyhow::Result<Log> {
     let mut log = log.clone();
-    if is_live && !is_given && io::stderr().is_terminal() {
+    if is_watched && !is_given && io::stderr().is_terminal() {
         log.level = format!("warn,yamux=error,{LOGGED}=off").parse()?;
     }
     Ok(log)

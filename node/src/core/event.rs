@@ -321,32 +321,36 @@ pub enum NotDirect {
     Unreachable(String),
 }
 
-/// What has ended a reservation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LossCause {
-    /// The relay did not answer pings.
-    Silent,
-    /// The relay has closed the connection.
-    Closed,
-    /// The connection broke.
-    Broken,
-    /// This node has closed the connection.
-    Ended,
-    /// The relay did not renew the reservation.
-    Refused,
-    /// By this host's clock, the reservation was over when the relay granted it.
-    Clock,
+p2pnode_protocol::named! {
+    /// What has ended a reservation.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum LossCause {
+        /// The relay did not answer pings.
+        Silent,
+        /// The relay has closed the connection.
+        Closed,
+        /// The connection broke.
+        Broken,
+        /// This node has closed the connection.
+        Ended,
+        /// The relay did not renew the reservation.
+        Refused,
+        /// By this host's clock, the reservation was over when the relay granted it.
+        Clock,
+    }
 }
 
-/// Why the search for a lost peer pauses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Pause {
-    /// No relay that may lead to the peer can be asked. The search goes on with the first that can.
-    NoRelay,
-    /// The peer was not found for minutes, and is dialed every few minutes.
-    NoAnswer,
+p2pnode_protocol::named! {
+    /// Why the search for a lost peer pauses.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Pause {
+        /// No relay that may lead to the peer can be asked. The search goes on with the first that can.
+        NoRelay,
+        /// The peer was not found for minutes, and is dialed every few minutes.
+        NoAnswer,
+    }
 }
 
 impl std::fmt::Display for Pause {

@@ -102,21 +102,23 @@ pub enum SearchOutcome {
     NotTried,
 }
 
-/// Why there is no search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NoSearch {
-    /// Each side has one mapping for all destinations, and one of them has named no fresh ports. It is of an earlier version, or its
-    /// range has none.
-    NotSymmetric,
-    /// Both map by destination, and one of them to random ports: 54,000 packets a side find a pair in half of the searches.
-    RandomBoth,
-    /// One side has IPv4 and the other IPv6.
-    Family,
-    /// Both are behind one address.
-    SameNat,
-    /// The symmetric side has no free port of its range.
-    NoPorts,
+p2pnode_protocol::named! {
+    /// Why there is no search.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum NoSearch {
+        /// Each side has one mapping for all destinations, and one of them has named no fresh ports. It is of an earlier version, or its
+        /// range has none.
+        NotSymmetric,
+        /// Both map by destination, and one of them to random ports: 54,000 packets a side find a pair in half of the searches.
+        RandomBoth,
+        /// One side has IPv4 and the other IPv6.
+        Family,
+        /// Both are behind one address.
+        SameNat,
+        /// The symmetric side has no free port of its range.
+        NoPorts,
+    }
 }
 
 impl NoSearch {

@@ -121,88 +121,70 @@ pub enum Role {
     Responder,
 }
 
-/// What became of one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CandidateOutcome {
-    /// The filters of this node, or its place in the network, forbid it.
-    Filtered,
-    /// Not dialed in this attempt.
-    NotDialed,
-    /// Not dialed: no relay has seen the peer there, and the peer has sent too little for so many packets.
-    OverBudget,
-    /// Dialed, and no answer yet.
-    Pending,
-    /// The connection came about here.
-    Connected,
-    /// The remote, or a firewall on the way, refused.
-    Refused,
-    /// No answer in time.
-    Timeout,
-    /// This host has no route, or no socket left, for it.
-    Unreachable,
-    /// Both sides took the dialer's role of the TCP connection.
-    BothDialed,
-    /// It failed in another way: another peer answered, or the handshake failed, or this node refused the connection.
-    Failed,
+p2pnode_protocol::named! {
+    /// What became of one address.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum CandidateOutcome {
+        /// The filters of this node, or its place in the network, forbid it.
+        Filtered,
+        /// Not dialed in this attempt.
+        NotDialed,
+        /// Not dialed: no relay has seen the peer there, and the peer has sent too little for so many packets.
+        OverBudget,
+        /// Dialed, and no answer yet.
+        Pending,
+        /// The connection came about here.
+        Connected,
+        /// The remote, or a firewall on the way, refused.
+        Refused,
+        /// No answer in time.
+        Timeout,
+        /// This host has no route, or no socket left, for it.
+        Unreachable,
+        /// Both sides took the dialer's role of the TCP connection.
+        BothDialed,
+        /// It failed in another way: another peer answered, or the handshake failed, or this node refused the connection.
+        Failed,
+    }
 }
 
-/// Why a peer is not direct.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// Punching is off by configuration.
-    Disabled,
-    /// This node has no address to offer.
-    NoCandidates,
-    /// The peer offered none.
-    NoRemoteCandidates,
-    /// The peer does not support `/libp2p/dcutr`: it refuses a handshake, or begins none and does not list the protocol.
-    RemoteUnsupported,
-    /// The peer, whose part it was, began no handshake.
-    RemoteSilent,
-    /// The handshake over the circuit broke off or broke the protocol.
-    HandshakeFailed,
-    /// The handshake over the circuit took too long.
-    HandshakeTimeout,
-    /// Every address of the peer was filtered, or no relay has seen the peer there and the peer has sent too little for a packet.
-    Filtered,
-    /// No packet came back.
-    Timeout,
-    /// Every address refused.
-    Refused,
-    /// No address has a route from here.
-    Unreachable,
-    /// Both sides are behind NATs that map by destination.
-    SymmetricBoth,
-    /// Dialed and failed in ways that no other reason names.
-    DialFailed,
-    /// Another attempt with the same peer took its place.
-    Superseded,
-    /// The relayed connection closed before both sides dialed.
-    CircuitLost,
-}
-
-impl Reason {
-    /// Each of them.
-    #[cfg(test)]
-    pub(crate) const ALL: [Self; 15] = [
-        Self::Disabled,
-        Self::NoCandidates,
-        Self::NoRemoteCandidates,
-        Self::RemoteUnsupported,
-        Self::RemoteSilent,
-        Self::HandshakeFailed,
-        Self::HandshakeTimeout,
-        Self::Filtered,
-        Self::Timeout,
-        Self::Refused,
-        Self::Unreachable,
-        Self::SymmetricBoth,
-        Self::DialFailed,
-        Self::Superseded,
-        Self::CircuitLost,
-    ];
+p2pnode_protocol::named! {
+    /// Why a peer is not direct.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Reason {
+        /// Punching is off by configuration.
+        Disabled,
+        /// This node has no address to offer.
+        NoCandidates,
+        /// The peer offered none.
+        NoRemoteCandidates,
+        /// The peer does not support `/libp2p/dcutr`: it refuses a handshake, or begins none and does not list the protocol.
+        RemoteUnsupported,
+        /// The peer, whose part it was, began no handshake.
+        RemoteSilent,
+        /// The handshake over the circuit broke off or broke the protocol.
+        HandshakeFailed,
+        /// The handshake over the circuit took too long.
+        HandshakeTimeout,
+        /// Every address of the peer was filtered, or no relay has seen the peer there and the peer has sent too little for a packet.
+        Filtered,
+        /// No packet came back.
+        Timeout,
+        /// Every address refused.
+        Refused,
+        /// No address has a route from here.
+        Unreachable,
+        /// Both sides are behind NATs that map by destination.
+        SymmetricBoth,
+        /// Dialed and failed in ways that no other reason names.
+        DialFailed,
+        /// Another attempt with the same peer took its place.
+        Superseded,
+        /// The relayed connection closed before both sides dialed.
+        CircuitLost,
+    }
 }
 
 /// The names are those of the JSON.

@@ -91,3 +91,37 @@ impl Deadline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(2);
+    const LONGEST: Duration = Duration::from_secs(9);
+
+    /// How long after it was sent a ping is missed, with as many signs of life as this gives at each time since.
+    async fn missed_after(signs: impl Fn(Duration) -> u64) -> Duration {
+        let sent = Instant::now();
+        let mut deadline = Deadline::new(LENGTH, LONGEST, signs(Duration::ZERO));
+        poll_fn(|cx| deadline.poll(|| signs(sent.elapsed()), cx)).await;
+        sent.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_is_missed_a_time_after_the_last_sign_of_life_and_never_later_than_the_longest()
+    {
+        // Timers of tokio have milliseconds.
+        let near = |took: Duration, expected: Duration| {
+            assert!(took >= expected && took < expected + LOOK, "{took:?}");
+        };
+        near(missed_after(|_| 0).await, LENGTH);
+        near(missed_after(|_| 7).await, LENGTH);
+        near(
+            missed_after(|at| at.as_secs().min(5)).await,
+            LENGTH + Duration::from_secs(5),
+        );
+        near(missed_after(|at| at.as_secs()).await, LONGEST);
+    }
+}

@@ -43,25 +43,27 @@ pub struct Difference {
     pub restored: usize,
 }
 
-/// Why a peer is not admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// There are no tokens, and `access.allow` does not name it.
-    NotAllowed,
-    /// It has presented no token.
-    NoToken,
-    /// What it has presented is none.
-    Malformed,
-    /// The token is another relay's.
-    OtherRelay,
-    /// The token is for another peer.
-    OtherPeer,
-    /// The token's time is over.
-    Expired,
-    /// The token is revoked.
-    Revoked,
-    /// It has presented too many.
-    TooOften,
+p2pnode_protocol::named! {
+    /// Why a peer is not admitted.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Refused {
+        /// There are no tokens, and `access.allow` does not name it.
+        NotAllowed,
+        /// It has presented no token.
+        NoToken,
+        /// What it has presented is none.
+        Malformed,
+        /// The token is another relay's.
+        OtherRelay,
+        /// The token is for another peer.
+        OtherPeer,
+        /// The token's time is over.
+        Expired,
+        /// The token is revoked.
+        Revoked,
+        /// It has presented too many.
+        TooOften,
+    }
 }
 
 impl Refused {

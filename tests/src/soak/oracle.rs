@@ -217,10 +217,16 @@ impl Facts {
                 let relay = self.relay(text(json, "/relay")).ok_or("unknown relay")?;
                 self.words(side, at, reason)?;
                 let cause = text(json, "/cause");
+                let is_cut = |fault| Way::Leg(side, relay).is_cut_by(fault);
                 self.caused(at, LOSS, |fault| match cause {
-                    "silent" | "closed" | "broken" | "refused" => {
-                        Way::Leg(side, relay).is_cut_by(fault)
-                    }
+                    // A relay that ends closes its connections.
+                    "silent" => is_cut(fault) && !matches!(fault, Fault::RelayEnded(_)),
+                    // One that is killed does not.
+                    "closed" => is_cut(fault) && !matches!(fault, Fault::RelayKilled(_)),
+                    // Of what was sent before an end, the last may be lost.
+                    "broken" => is_cut(fault),
+                    // It drains.
+                    "refused" => matches!(fault, Fault::RelayEnded(of) if of == relay),
                     "clock" => is_of_clock(fault, side, relay),
                     _ => false,
                 })

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::net::{
+    error::explained,
     holder::{self, HeldBy, Holder},
     pool::{Exhausted, PoolCounts, PortPool},
     range::PortRange,
@@ -173,7 +174,7 @@ impl Ports {
                     return Err(NoPort::NoSocket {
                         transport,
                         family,
-                        reason: error.to_string(),
+                        reason: explained(error).to_string(),
                     });
                 }
             }

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::cargo;
 
-/// Enums whose variants are printed in snake case.
-const VARIANTS: [(&str, &str); 9] = [
+/// What has the names: enums whose variants are printed in snake case, and what gives a name with `=> "name"`.
+const NAMED: [(&str, &str); 13] = [
     ("node/src/punch/record.rs", "pub enum Reason {"),
     ("node/src/punch/record.rs", "pub enum CandidateOutcome {"),
     ("node/src/core/event.rs", "pub enum LossCause {"),
@@ -20,10 +20,6 @@ const VARIANTS: [(&str, &str); 9] = [
     ("node/src/core/search_report.rs", "pub enum NoSearch {"),
     ("node/src/core/netcheck/nat.rs", "pub(crate) enum Kind {"),
     ("node/src/core/event.rs", "pub enum Event {"),
-];
-
-/// Functions whose arms give the names.
-const ARMS: [(&str, &str); 4] = [
     ("node/src/core/netcheck/report.rs", "enum PeerClass {"),
     ("node/src/core/admission/refused.rs", "enum Refused {"),
     (
@@ -42,10 +38,18 @@ fn after(file: &str, start: &str) -> String {
     body[..end].to_owned()
 }
 
-fn variants(file: &str, start: &str) -> BTreeSet<String> {
+fn names(file: &str, start: &str) -> BTreeSet<String> {
     let body = after(file, start);
-    // Fields of a variant stand further to the right.
-    let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
+    if body.contains("=> \"") {
+        let names = body.split("=> \"").skip(1);
+        return names
+            .map(|rest| rest.split('"').next().unwrap().replace('-', "_"))
+            .collect();
+    }
+    // Fields of a variant stand further to the right than variants, which stand further to the right in a macro.
+    let first = body.lines().find(|line| !line.is_empty()).unwrap();
+    let indent = &first[..first.len() - first.trim_start().len()];
+    let lines = body.lines().filter_map(|line| line.strip_prefix(indent));
     let variants = lines.filter_map(|line| {
         let end = ["(Outcome),", ",", " {"];
         end.iter().find_map(|end| line.strip_suffix(end))
@@ -65,14 +69,6 @@ fn snake_case(name: &str) -> String {
     text
 }
 
-fn arms(file: &str, start: &str) -> BTreeSet<String> {
-    let body = after(file, start);
-    let names = body.split("=> \"").skip(1);
-    names
-        .map(|rest| rest.split('"').next().unwrap().replace('-', "_"))
-        .collect()
-}
-
 /// The remedies of netcheck: the first argument of each.
 fn remedies() -> BTreeSet<String> {
     let body = after("node/src/core/netcheck/remedy.rs", "impl Remedy {");
@@ -86,14 +82,9 @@ fn remedies() -> BTreeSet<String> {
 fn every_name_that_the_programs_print_has_an_entry_and_no_entry_is_of_another() {
     let mut printed = remedies();
     assert!(printed.len() > 9, "{printed:?}");
-    for (file, start) in VARIANTS {
-        let names = variants(file, start);
+    for (file, start) in NAMED {
+        let names = names(file, start);
         assert!(names.len() > 1, "{file}: {names:?}");
-        printed.extend(names);
-    }
-    for (file, start) in ARMS {
-        let names = arms(file, start);
-        assert!(names.len() > 4, "{file}: {names:?}");
         printed.extend(names);
     }
     let entries: BTreeSet<_> = explain::entries()
@@ -132,7 +123,7 @@ fn the_schemas_name_the_values_that_the_enums_have() {
         named(&event["properties"][field])
     };
     let [reason, outcome, cause, pause, finding, id, no_search, ..] =
-        VARIANTS.map(|(file, start)| variants(file, start));
+        NAMED.map(|(file, start)| names(file, start));
     assert_eq!(named(&events["$defs"]["reason"]), reason);
     assert_eq!(
         named(&why["$defs"]["candidate"]["properties"]["outcome"]),

@@ -6,6 +6,7 @@ mod forged;
 mod fresh;
 mod moves;
 mod nat;
+mod reasons;
 mod searches;
 
 use std::{
@@ -365,22 +366,6 @@ fn two_blocks_are_found_within_5_s() {
         let runs = found([one, other], 51, NEAR, 60, Duration::from_secs(5));
         assert!(runs >= 57, "{other:?}: {runs} of 60");
     }
-}
-
-#[test]
-fn what_cannot_be_found_is_not_tried_and_has_a_reason() {
-    let reason = |kinds| World::new(kinds, 51, NEAR, 1).err();
-    assert_eq!(
-        reason([Kind::Random, Kind::Random]),
-        Some(NoSearch::RandomBoth)
-    );
-    assert_eq!(reason([Kind::Random, BLOCK]), Some(NoSearch::RandomBoth));
-    let large = Kind::Block(20_000, 8_000);
-    assert_eq!(reason([large, BLOCK]), Some(NoSearch::RandomBoth));
-    assert_eq!(
-        reason([Kind::Stable(0), Kind::Stable(9)]),
-        Some(NoSearch::NotSymmetric)
-    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod classes;
 mod dials;
 mod introductions;
 mod learned;
+mod loss_causes;
 mod lost;
 mod observations;
 mod path_causes;

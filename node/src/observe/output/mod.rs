@@ -9,7 +9,7 @@ mod text;
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
 
@@ -69,9 +69,9 @@ impl Printer {
         }
     }
 
-    /// Whether it writes for people, to a terminal.
-    pub(crate) fn is_live(&self) -> bool {
-        self.live
+    /// Whether it writes for people, to a terminal, which may know no escape codes.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.format == Format::Text && io::stdout().is_terminal()
     }
 
     /// Whether it writes for programs.

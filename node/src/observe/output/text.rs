@@ -369,9 +369,13 @@ fn count(candidates: usize) -> String {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use p2pnode_transports::{Sockets, Transport};
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::core::peers::{Hop, How, Path};
+    use crate::core::{
+        peers::{Hop, How, Path},
+        port_search::NoSearch,
+    };
 
     #[test]
     fn the_last_line_of_a_dial_says_how_in_one_line() {
@@ -431,6 +435,46 @@ mod tests {
             let words = plain(reason);
             assert!(!words.contains('_'), "{words}");
             assert!(explain(reason).starts_with(", "), "{words}");
+        }
+        let of = |name: &str, reasons: Vec<Value>, fields: Value| {
+            let lines = reasons.into_iter().map(move |reason| {
+                let mut event = fields.clone();
+                event["event"] = json!(name);
+                event["reason"] = reason;
+                event["t_ms"] = json!(0);
+                event["peer"] = json!(PeerId::random().to_string());
+                line(&serde_json::from_value(event).unwrap(), None)
+            });
+            lines.collect::<Vec<_>>()
+        };
+        let punch = json!({"attempt": 1, "role": "initiator", "by": "introduction", "sent": [], "received": [], "outcome": "failed"});
+        let search = json!({"took_ms": 0, "class": null, "sent": 1, "received": 0, "ignored": 0, "outcome": "not_found"});
+        for text in [
+            of(
+                "punch",
+                Reason::ALL.map(|reason| json!(reason)).into(),
+                punch,
+            ),
+            of(
+                "search",
+                NoSearch::ALL.map(|reason| json!(reason)).into(),
+                search.clone(),
+            ),
+            of("search", vec![Value::Null], search),
+            of(
+                "search_paused",
+                Pause::ALL.map(|reason| json!(reason)).into(),
+                json!({}),
+            ),
+            of(
+                "port_rests",
+                vec![json!("conntrack")],
+                json!({"port": 40_000, "remote": "192.0.2.1:1"}),
+            ),
+        ]
+        .concat()
+        {
+            assert!(!text.contains(['_', '=']), "{text}");
         }
     }
 

@@ -18,19 +18,6 @@ use crate::punch::{
     machine::{Action, Established, Event, Side},
 };
 
-const OUTCOMES: [CandidateOutcome; 10] = [
-    CandidateOutcome::Filtered,
-    CandidateOutcome::NotDialed,
-    CandidateOutcome::OverBudget,
-    CandidateOutcome::Pending,
-    CandidateOutcome::Connected,
-    CandidateOutcome::Refused,
-    CandidateOutcome::Timeout,
-    CandidateOutcome::Unreachable,
-    CandidateOutcome::BothDialed,
-    CandidateOutcome::Failed,
-];
-
 /// What became of the peer's address in the first attempt that ended.
 fn caused(outcome: CandidateOutcome) -> Vec<CandidateOutcome> {
     let mut one = match outcome {
@@ -109,7 +96,7 @@ fn failed(error: io::Error) -> OneSide {
 
 #[test]
 fn each_outcome_of_an_address_has_a_case_that_causes_it_and_no_other() {
-    for outcome in OUTCOMES {
+    for outcome in CandidateOutcome::ALL {
         assert_eq!(caused(outcome), [outcome]);
     }
 }

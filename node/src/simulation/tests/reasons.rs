@@ -50,8 +50,6 @@ fn caused(reason: Reason) -> BTreeSet<String> {
 
 #[test]
 fn each_reason_has_a_case_that_causes_it_and_no_other() {
-    let distinct: BTreeSet<String> = Reason::ALL.iter().map(ToString::to_string).collect();
-    assert_eq!(distinct.len(), Reason::ALL.len());
     let of = |reason: Reason| (reason.to_string(), caused(reason));
     let wrong: Vec<_> = Reason::ALL.map(of).into_iter().collect();
     let is_wrong =

@@ -134,3 +134,44 @@ impl Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+    use super::*;
+
+    const ASKED: StreamProtocol = StreamProtocol::new("/asked/1");
+
+    /// Whether a stream is proposed to a remote that lists these protocols, and what the caller is answered without it.
+    fn asks(
+        is_kin: bool,
+        listed: Option<&[StreamProtocol]>,
+        protocol: Confirmed,
+    ) -> (bool, Option<OpenError>) {
+        let mut handler = Handler::new(is_kin);
+        handler.listed = listed.map(<[_]>::to_vec);
+        let (result, mut reply) = oneshot::channel();
+        handler.on_behaviour_event(Wanted { protocol, result });
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let is_proposed = handler.poll(&mut cx).is_ready();
+        let reply = reply.try_recv().ok().flatten();
+        (is_proposed, reply.map(Result::unwrap_err))
+    }
+
+    #[test]
+    fn nothing_is_proposed_that_the_remote_does_not_list_lazily_or_not() {
+        let other = [StreamProtocol::new("/other/1")];
+        let both = [other[0].clone(), ASKED];
+        for protocol in [Confirmed::new(ASKED), Confirmed::unconfirmed(ASKED)] {
+            let asks = |is_kin, listed| asks(is_kin, listed, protocol.clone());
+            let refused = (false, Some(OpenError::Unsupported));
+            assert_eq!(asks(false, None), (false, None));
+            assert_eq!(asks(true, None), (true, None));
+            for is_kin in [false, true] {
+                assert_eq!(asks(is_kin, Some(&other)), refused);
+                assert_eq!(asks(is_kin, Some(&both)), (true, None));
+            }
+        }
+    }
+}

@@ -144,17 +144,6 @@ fn a_clock_that_jumps_ahead_ends_tokens_and_one_that_is_set_back_brings_none_to_
     assert_eq!(bench.machine.expire(bench.now), []);
 }
 
-const REFUSALS: [Refused; 8] = [
-    Refused::NotAllowed,
-    Refused::NoToken,
-    Refused::Malformed,
-    Refused::OtherRelay,
-    Refused::OtherPeer,
-    Refused::Expired,
-    Refused::Revoked,
-    Refused::TooOften,
-];
-
 /// What a peer is answered in the case of this refusal. A refusal without a case does not compile.
 fn caused(refused: Refused) -> Result<Option<SystemTime>, Refused> {
     let mut bench = Bench::new(rules(&[], true, &[TokenId::new(5)]));
@@ -186,11 +175,20 @@ fn caused(refused: Refused) -> Result<Option<SystemTime>, Refused> {
 
 #[test]
 fn each_refusal_has_a_case_that_causes_it_and_a_name_of_its_own() {
-    let mut names = HashSet::new();
-    for refused in REFUSALS {
+    let (mut names, mut counted) = (HashSet::new(), HashSet::new());
+    for refused in Refused::ALL {
         assert_eq!(caused(refused), Err(refused));
         assert!(names.insert(refused.refusal().as_str()));
+        counted.insert(refused.reason().as_str());
     }
+    let tokens = [
+        "no_token",
+        "token_malformed",
+        "token_foreign",
+        "token_expired",
+        "token_revoked",
+    ];
+    assert_eq!(counted, tokens.into_iter().chain(["access"]).collect());
 }
 
 #[test]

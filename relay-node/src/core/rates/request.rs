@@ -4,35 +4,37 @@ use std::time::Duration;
 
 use p2pnode_daemon::limiter::Measure;
 
-/// What a remote can ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
-    /// A stream of the circuit relay protocol, whatever is sent on it.
-    CircuitStream,
-    /// A reservation, or its renewal.
-    Reserve,
-    /// A circuit.
-    Connect,
-    /// The other leg of a circuit.
-    Hop,
-    /// An introduction.
-    Introduction,
-    /// A nonce to a port of the peer.
-    Probe,
-    /// A dial of an address of the peer.
-    Autonat,
-    /// Admission by a token.
-    Join,
-    /// Any message of the directory.
-    Directory,
-    /// A record to keep: its signature is checked.
-    Record,
-    /// Identify, or an identify push.
-    Identify,
-    /// A notice that the peer drains.
-    Draining,
-    /// A request that is malformed.
-    Malformed,
+p2pnode_protocol::named! {
+    /// What a remote can ask for.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Request {
+        /// A stream of the circuit relay protocol, whatever is sent on it.
+        CircuitStream,
+        /// A reservation, or its renewal.
+        Reserve,
+        /// A circuit.
+        Connect,
+        /// The other leg of a circuit.
+        Hop,
+        /// An introduction.
+        Introduction,
+        /// A nonce to a port of the peer.
+        Probe,
+        /// A dial of an address of the peer.
+        Autonat,
+        /// Admission by a token.
+        Join,
+        /// Any message of the directory.
+        Directory,
+        /// A record to keep: its signature is checked.
+        Record,
+        /// Identify, or an identify push.
+        Identify,
+        /// A notice that the peer drains.
+        Draining,
+        /// A request that is malformed.
+        Malformed,
+    }
 }
 
 /// The measure of a request.
@@ -46,22 +48,6 @@ pub(super) struct Terms {
 }
 
 impl Request {
-    pub(super) const ALL: [Self; 13] = [
-        Self::CircuitStream,
-        Self::Reserve,
-        Self::Connect,
-        Self::Hop,
-        Self::Introduction,
-        Self::Probe,
-        Self::Autonat,
-        Self::Join,
-        Self::Directory,
-        Self::Record,
-        Self::Identify,
-        Self::Draining,
-        Self::Malformed,
-    ];
-
     pub(super) fn terms(self) -> Terms {
         let (burst, per_second, start) = match self {
             Self::CircuitStream => (1280, 32, 12),

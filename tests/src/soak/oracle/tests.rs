@@ -98,6 +98,17 @@ fn a_relay_is_lost_by_what_happens_to_it_or_to_the_way_to_it() {
         ),
         [true, true, false, false, false, false, false]
     );
+    // Whether each cause of a loss may stand for this fault.
+    let causes = ["silent", "closed", "broken", "refused", "clock", "ended"];
+    let by = |fault| {
+        let claims = causes.map(|cause| (12, lost("R0", cause, "")));
+        are_true(&facts(&[(fault, 10, 20)]), &claims)
+    };
+    let [yes, no] = [true, false];
+    assert_eq!(by(Fault::RelayKilled(0)), [yes, no, yes, no, no, no]);
+    assert_eq!(by(Fault::RelayEnded(0)), [no, yes, yes, yes, no, no]);
+    assert_eq!(by(Fault::LinkSilent(Side::A)), [yes, yes, yes, no, no, no]);
+    assert_eq!(by(Fault::RelayEnded(1)), [no; 6]);
     let dns = facts(&[(Fault::DnsRefused, 10, 20)]);
     let resolve = "cannot resolve relay.test: refused";
     assert_eq!(

@@ -21,6 +21,8 @@ use netlink_sys::{AsyncSocket as _, SocketAddr, TokioSocket, protocols::NETLINK_
 use p2pnode_protocol::Family;
 use tokio::time::Sleep;
 
+use crate::net::error::explained;
+
 pub use self::address::{HostAddress, Medium};
 
 /// How long changes are gathered before the lists are read. Also bounds how often a router of the internet, whose routes change
@@ -130,6 +132,7 @@ impl Interfaces {
                 (&before.0, &before.1) != (&self.addresses, &self.gateways)
             }
             Err(error) => {
+                let error = explained(error);
                 tracing::warn!(%error, "cannot read the addresses of this host; trying again");
                 self.due = Some(Box::pin(tokio::time::sleep(RETRY)));
                 false

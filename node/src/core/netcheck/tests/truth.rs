@@ -266,15 +266,40 @@ fn what_this_host_lacks_is_not_put_on_the_relay() {
         assert_eq!(host.status, Status::Fail);
         assert_eq!(host.remedy.as_ref().unwrap().id, id);
     }
-    facts.host = HostFacts {
-        forbidden: 24,
-        ..HostFacts::default()
+    let none = HostFacts::default;
+    for (host, id) in [
+        (
+            HostFacts {
+                forbidden: 24,
+                ..none()
+            },
+            "privileged_ports",
+        ),
+        (
+            HostFacts {
+                timestamps: Some(false),
+                ..none()
+            },
+            "timestamps",
+        ),
+        (
+            HostFacts {
+                udp_timeout: Some(29),
+                ..none()
+            },
+            "udp_timeout",
+        ),
+    ] {
+        facts.host = host;
+        assert_eq!(remedy(&assess(&facts), Id::Host), Some(id));
+    }
+    let long = HostFacts {
+        timestamps: Some(true),
+        udp_timeout: Some(30),
+        ..none()
     };
-    assert_eq!(
-        remedy(&assess(&facts), Id::Host),
-        Some("privileged_ports"),
-        "some of the ports"
-    );
+    facts.host = long;
+    assert_eq!(remedy(&assess(&facts), Id::Host), None);
 }
 
 #[test]

@@ -31,6 +31,12 @@ fn reserve(node: &mut Node, relay: &RelayAddr) -> ListenerId {
 
 /// A node that holds a reservation.
 fn reserved() -> (Node, RelayAddr, ListenerId) {
+    let (node, known, _, listener) = reserved_over();
+    (node, known, listener)
+}
+
+/// The same, with the leg that carries the reservation.
+pub(super) fn reserved_over() -> (Node, RelayAddr, ConnectionId, ListenerId) {
     let known = relay(1);
     let mut node = Node::new(Settings {
         reservations: 1,
@@ -39,7 +45,7 @@ fn reserved() -> (Node, RelayAddr, ListenerId) {
     let leg = node.connect_legs().remove(0);
     node.admit(leg);
     let listener = reserve(&mut node, &known);
-    (node, known, listener)
+    (node, known, leg.0, listener)
 }
 
 /// The record that is being registered. Whatever is asked for is answered: no relay has one of an earlier run.

@@ -44,6 +44,9 @@ struct Cli {
     /// How often.
     #[arg(long, global = true, default_value_t = 1)]
     times: u32,
+    /// A relay does not announce where it is.
+    #[arg(long, global = true)]
+    unannounced: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -101,7 +104,7 @@ async fn main() -> Result<()> {
     let mut swarm = peer(Keypair::generate_ed25519(), role)?;
     for address in &cli.listen {
         swarm.listen_on(address.clone())?;
-        if relays {
+        if relays && !cli.unannounced {
             swarm.add_external_address(address.clone());
         }
     }

@@ -51,7 +51,8 @@ pub(super) async fn silent(args: Arc<Args>, tally: Tally) -> Result<()> {
 
 /// TCP connections on which a byte of a handshake comes each second.
 pub(super) async fn drip(args: Arc<Args>, tally: Tally) -> Result<()> {
-    const HELLO: &[u8] = b"\x13/multistream/1.0.0\n\x0b/tls/1.0.0\n\x16\x03\x01\x7f\xff\x01\x00\x7f\xfb\x03\x03";
+    const HELLO: &[u8] =
+        b"\x13/multistream/1.0.0\n\x0b/tls/1.0.0\n\x16\x03\x01\x7f\xff\x01\x00\x7f\xfb\x03\x03";
     for number in 0..args.connections {
         let (remote, source) = (socket(args.at(number)?)?, args.source(number));
         let tally = tally.clone();
