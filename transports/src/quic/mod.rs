@@ -8,7 +8,7 @@
 //! repetition, buffers, windows, number of streams, congestion control.
 //!
 //! From the top: `dialer` and `listeners` (whose socket), `punch` (both arms of a punch), `socket` (one UDP socket and its
-//! packets). Below are `connection` (the multiplexer), `datagrams` (what it carries alongside streams), `tolerance` and `flight` (how
+//! packets). `punch_sockets` has those that dial, and where they move. Below are `connection` (the multiplexer), `datagrams` (what it carries alongside streams), `tolerance` and `flight` (how
 //! fast), and `settings` (quinn's, and why).
 
 pub(crate) mod congestion;
@@ -21,6 +21,7 @@ mod flight;
 mod found;
 mod listeners;
 mod punch;
+mod punch_sockets;
 mod restraint;
 mod settings;
 mod socket;
