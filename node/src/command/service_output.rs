@@ -142,6 +142,7 @@ impl Output {
         }
         self.wipe()?;
         self.drawn = line.len();
+        terminal::set_drawn(true);
         let mut stdout = io::stdout();
         write!(stdout, "{line}")
             .and_then(|()| stdout.flush())
@@ -150,6 +151,7 @@ impl Output {
 
     fn wipe(&mut self) -> anyhow::Result<()> {
         let drawn = std::mem::take(&mut self.drawn);
+        terminal::set_drawn(false);
         if drawn == 0 {
             return Ok(());
         }
@@ -161,6 +163,7 @@ impl Output {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn end(&mut self) -> anyhow::Result<()> {
+        terminal::set_drawn(false);
         if std::mem::take(&mut self.drawn) == 0 {
             return Ok(());
         }
