@@ -153,16 +153,18 @@ impl Handler {
             Duration::ZERO
         };
         self.outbound = Outbound::Pinging(Ping {
-            deadline: Deadline::new(
-                timeout,
-                self.patience.longest(self.pace),
-                signs(self.received.as_ref(), &self.heard),
-            ),
+            deadline: Deadline::new(timeout, self.patience.longest(self.pace), self.signs()),
             kept,
             fresh: Fresh::After(Wait::new(wait)),
             late: None,
             silent: false,
         });
+    }
+
+    /// Grows with each sign of life.
+    fn signs(&self) -> u64 {
+        let received = self.received.as_ref().map_or(0, |received| received());
+        received.wrapping_add(self.heard.load(Ordering::Relaxed))
     }
 
     fn end(&mut self, result: Result<(Stream, Duration), Failure>) -> Outcome {
@@ -229,7 +231,10 @@ impl Handler {
         }
         loop {
             let (received, heard) = (&self.received, &self.heard);
-            let signs = || signs(received.as_ref(), heard);
+            let signs = || {
+                let received = received.as_ref().map_or(0, |received| received());
+                received.wrapping_add(heard.load(Ordering::Relaxed))
+            };
             match &mut self.outbound {
                 Outbound::Idle(kept) => {
                     if !self.asked {
@@ -258,12 +263,6 @@ impl Handler {
             }
         }
     }
-}
-
-/// Grows with each sign of life. A ping of the remote shows only that its packets arrive here, so it is one only where the transport
-/// counts nothing better.
-fn signs(received: Option<&Received>, heard: &AtomicU64) -> u64 {
-    received.map_or_else(|| heard.load(Ordering::Relaxed), |received| received())
 }
 
 /// What the handler does next.
