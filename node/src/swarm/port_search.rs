@@ -140,20 +140,11 @@ async fn seen(watch: &mut Option<(mpsc::Receiver<SocketAddr>, JoinSet<()>)>) -> 
     }
 }
 
-/// Reports how a relay sees the punch socket, again and again. Its name is resolved once, and again only if it does not answer.
+/// Reports how a relay sees the punch socket, again and again.
 async fn watch(plan: Plan, relay: PeerId, seen: mpsc::Sender<SocketAddr>) {
     let mut known: Option<(SocketAddr, Instant)> = None;
-    let mut answering = Answering::default();
     loop {
-        if answering.is_to_be_resolved(Instant::now()) {
-            answering.at = plan.over_quic(relay).await;
-        }
-        let mapped = match answering.at {
-            Some(at) => plan.punch_socket(at).await,
-            None => None,
-        };
-        answering.is_silent = mapped.is_none();
-        if let Some(at) = mapped {
+        if let Some(at) = plan.punch_socket(relay).await {
             let now = Instant::now();
             known = known
                 .filter(|(before, _)| *before == at)
@@ -164,30 +155,6 @@ async fn watch(plan: Plan, relay: PeerId, seen: mpsc::Sender<SocketAddr>) {
         }
         let age = known.map_or(Duration::ZERO, |(_, since)| since.elapsed());
         tokio::time::sleep(Aging::interval(age)).await;
-    }
-}
-
-/// Where a relay answers, as a name was resolved last.
-#[derive(Debug, Default)]
-struct Answering {
-    at: Option<SocketAddr>,
-    resolved: Option<Instant>,
-    is_silent: bool,
-}
-
-impl Answering {
-    /// How long a resolved name is kept for a relay that does not answer.
-    const KEPT: Duration = Duration::from_secs(60);
-
-    /// Whether the name is resolved now.
-    fn is_to_be_resolved(&mut self, now: Instant) -> bool {
-        let is_old =
-            |resolved: Instant| self.is_silent && now.duration_since(resolved) >= Self::KEPT;
-        let is_due = self.resolved.is_none_or(is_old);
-        if is_due {
-            self.resolved = Some(now);
-        }
-        is_due
     }
 }
 
@@ -362,25 +329,5 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_of_a_relay_is_resolved_once_and_again_only_if_the_relay_is_silent() {
-        let begin = Instant::now();
-        let mut answering = Answering::default();
-        assert!(answering.is_to_be_resolved(begin));
-        let resolved = |answering: &mut Answering| {
-            let looks = (1..=600)
-                .filter(|second| answering.is_to_be_resolved(begin + Duration::from_secs(*second)));
-            looks.count()
-        };
-        assert_eq!(resolved(&mut answering), 0);
-        answering.is_silent = true;
-        assert_eq!(resolved(&mut answering), 10);
     }
 }

@@ -138,13 +138,13 @@ impl Plan {
         udp::sample_next(&self.sockets, self.over_quic(relay).await?, used, count).await
     }
 
-    /// How the relay at this address sees the punch socket.
-    pub(crate) async fn punch_socket(&self, relay: SocketAddr) -> Option<SocketAddr> {
-        udp::punch_socket(&self.sockets, relay).await
+    /// How a relay sees the punch socket.
+    pub(crate) async fn punch_socket(&self, relay: PeerId) -> Option<SocketAddr> {
+        udp::punch_socket(&self.sockets, self.over_quic(relay).await?).await
     }
 
     /// Where a relay answers over QUIC's port; IPv4 comes first.
-    pub(crate) async fn over_quic(&self, relay: PeerId) -> Option<SocketAddr> {
+    async fn over_quic(&self, relay: PeerId) -> Option<SocketAddr> {
         let (targets, _) = self.targets(&[]).await;
         let mut targets = targets.iter();
         let target =
