@@ -6,6 +6,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use crate::terminal;
+
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How long a reader may hold up the process, once. After that, lines are lost until it reads again.
@@ -66,7 +68,10 @@ pub type Stdout = Lossy<'static, io::Stdout>;
 #[must_use]
 pub fn stderr() -> Lossy<'static, io::StderrLock<'static>> {
     static STALLED: AtomicBool = AtomicBool::new(false);
-    Lossy::new(io::stderr().lock(), &STALLED)
+    let mut stderr = Lossy::new(io::stderr().lock(), &STALLED);
+    // It never fails.
+    let _ = stderr.write_all(terminal::before_log(&stderr.inner));
+    stderr
 }
 
 /// stdout, for what a process that serves prints.

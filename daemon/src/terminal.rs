@@ -4,6 +4,7 @@ use std::{
     env,
     io::{self, IsTerminal, Read as _, Write as _},
     os::fd::AsFd,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
@@ -14,6 +15,24 @@ use rustix::{
     },
 };
 use tokio::sync::oneshot;
+
+/// Goes to the first column and empties the line.
+pub const WIPE: &[u8] = b"\r\x1b[K";
+
+static DRAWN: AtomicBool = AtomicBool::new(false);
+
+/// Whether the last line of the terminal is one of progress: what is logged next takes its place.
+pub fn set_drawn(is_drawn: bool) {
+    DRAWN.store(is_drawn, Ordering::Relaxed);
+}
+
+/// What a log line on `stderr` begins with, so that it has a line of its own. A line of progress is drawn again after it.
+pub(crate) fn before_log(stderr: &impl IsTerminal) -> &'static [u8] {
+    match DRAWN.load(Ordering::Relaxed) && is_live(stderr) {
+        true => WIPE,
+        false => b"",
+    }
+}
 
 /// Whether `stream` is a terminal that understands escape codes.
 pub fn is_live(stream: &impl IsTerminal) -> bool {

@@ -26,6 +26,10 @@ pub enum Traffic {
     SynTo(IpAddr),
     /// What leaves from this TCP port, before the NAT sees it.
     TcpFrom(u16),
+    /// What leaves the site from these ports, first and last.
+    From(u16, u16),
+    /// What goes to this address, after the NAT has seen it; what comes from there passes.
+    To(IpAddr),
     /// All that passes the router's outside.
     Outside,
     /// Questions to name servers.
@@ -49,6 +53,13 @@ impl Traffic {
             Self::TcpFrom(port) => {
                 return [rule(format!("tcp sport {port} drop")), String::new()];
             }
+            Self::From(first, last) => {
+                let ports = format!("meta l4proto {{ tcp, udp }} th sport {first}-{last}");
+                return [
+                    rule(format!("iifname != \"{WAN}\" {ports} drop")),
+                    String::new(),
+                ];
+            }
             Self::With(ip) | Self::To(ip) => (ip, ""),
             Self::Udp(ip) => (ip, "meta l4proto udp "),
             Self::SynTo(ip) => (ip, "tcp flags & (syn | ack) == syn "),
@@ -62,6 +73,7 @@ impl Traffic {
             Self::With(_)
             | Self::Udp(_)
             | Self::TcpFrom(_)
+            | Self::From(..)
             | Self::Outside
             | Self::Dns
             | Self::DnsRefused => [from, to],

@@ -2,9 +2,15 @@
 
 use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive};
 
-use p2pnode_tests::{capture::Capture, holder::hold, packet::Protocol, prelude::*};
+use p2pnode_tests::{
+    capture::Capture, faults::Traffic, holder::hold, packet::Protocol, prelude::*,
+};
 
 lab_tests! {
+    where_a_firewall_drops_the_punch_port_quic_takes_another: partly_open(Transport::Quic, 0);
+    where_a_firewall_drops_the_punch_port_tcp_takes_another: partly_open(Transport::Tcp, 0);
+    where_a_firewall_drops_half_of_the_range_quic_takes_the_other: partly_open(Transport::Quic, 12);
+    where_a_firewall_drops_half_of_the_range_tcp_takes_the_other: partly_open(Transport::Tcp, 12);
     one_port_carries_quic_and_tcp_to_a_relay_and_to_20_peers_at_once: one_port();
     a_dial_from_a_range_that_is_taken_says_so_and_by_whom: taken_for_a_dial();
     a_node_lives_without_a_free_port_and_recovers_when_one_is_freed: taken_for_a_node();
@@ -42,6 +48,34 @@ impl Single {
     fn args(&self) -> NodeArgs {
         NodeArgs::new(&self.relay, &self.host, &Transport::ALL).range(ONE_PORT)
     }
+}
+
+/// A firewall drops what leaves from the punch port and so many ports on both sides of it. The punch port moves: it is that of the leg, it
+/// is advertised, and the pair is direct from there.
+async fn partly_open(transport: Transport, around: u16) -> Result<()> {
+    let mut both = Running::homes().over(&[transport]).start().await?;
+    let of = format!("{}/ip4", transport.name());
+    let port_of = |status: &Value| {
+        let port = status["punch_ports"][&of]
+            .as_u64()
+            .context("a punch port")?;
+        anyhow::Ok(u16::try_from(port)?)
+    };
+    let dropped = port_of(&both.a.control.status().await?)?;
+    both.a.process.kill().await?;
+    // Those beyond the end of the range are none of its ports.
+    let drops = Traffic::From(dropped - around, dropped + around);
+    both.a_side.site.cut(&[drops])?;
+    let again = both.relay.run("a", &both.a_side.host, &[transport])?;
+    let again = again.reserves(&both.a_side.host).await?;
+    let port = port_of(&again.control.status().await?)?;
+    ensure!(port.abs_diff(dropped) > around, "{port}, near {dropped}");
+    let leg = again.process.event("connected", PATIENCE).await?;
+    let local = leg.json["path"]["hops"][0]["local"].to_string();
+    ensure!(local.contains(&format!(":{port}\"")), "{}", leg.line);
+    again.dial("again", &both.b.id).await?.is("direct")?;
+    both.a = again;
+    both.verify_sockets().await
 }
 
 async fn one_port() -> Result<()> {

@@ -183,19 +183,17 @@ impl Ranged {
                     .quic
                     .as_mut()
                     .ok_or(Error::TransportDisabled { transport })?;
-                let found = quic.found_port(remote);
-                if found.is_some() {
+                if quic.has_found(remote) {
                     self.waker.wake();
                 }
-                let port = found.or(port);
                 let dial = quic.dial(quic::Dial {
                     remote,
                     peer: target.peer,
                     role: opts.role,
                 })?;
-                let local = SocketAddr::new(source, port.unwrap_or_default());
                 Ok(async move {
-                    let connection = dial.await?;
+                    let (connection, port) = dial.await?;
+                    let local = SocketAddr::new(source, port);
                     shared.record(
                         &addr,
                         Sockets {

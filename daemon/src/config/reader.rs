@@ -321,6 +321,20 @@ impl<'a> Reader<'a> {
         self.note(|| origin.place(item, file), key, problem);
     }
 
+    /// The same of a value that is wrong because of those of `others`. If one of them has a fault, its value is not
+    /// known, and nothing is recorded.
+    pub fn contradiction_of(
+        &mut self,
+        key: &str,
+        item: Option<usize>,
+        others: &[&str],
+        problem: String,
+    ) {
+        if !others.iter().any(|other| self.has_fault_of(other)) {
+            self.contradiction(key, item, problem);
+        }
+    }
+
     /// Whether a fault was recorded for this key or one below it.
     pub fn has_fault_of(&self, key: &str) -> bool {
         self.faults.are_of(key)

@@ -227,7 +227,8 @@ async fn dial_with(
     let started = Instant::now();
     let (time, asked) = (Duration::from_millis(request.timeout_ms), client.clone());
     let pings = Duration::from_secs(u64::from(request.pings.saturating_sub(1)));
-    let (timeout, limit) = (started + time, started + time + pings + LATE);
+    let (timeout, mut limit) = (started + time, started + time + pings + LATE);
+    let mut slowest = Duration::ZERO;
     // A node of an earlier release does not know the question.
     let peer = request.peer.clone();
     let ask = async move {
@@ -257,6 +258,11 @@ async fn dial_with(
                     look.add_to(outcome, so_far).await;
                 }
                 heard = Instant::now();
+                if let Event::Ping { rtt, .. } = &event {
+                    // As the node extends the dial on a slow path.
+                    limit += rtt.saturating_sub(Duration::from_secs(1));
+                    slowest = slowest.max(*rtt);
+                }
                 printer.print(&event).context("cannot write to stdout")?;
                 so_far.handle(&event);
                 if let Event::Result(outcome) = event {
@@ -265,7 +271,7 @@ async fn dial_with(
             }
             () = look.go_on(), if !so_far.is_direct() => {}
             _ = redraw.tick() => printer.progress(started.elapsed()).context("cannot write to stdout")?,
-            () = sleep_until(limit.min((timeout + LATE).max(heard + SILENCE))) => {
+            () = sleep_until(limit.min((timeout + LATE).max(heard + SILENCE + slowest))) => {
                 bail!("the node reports nothing, and the time of the dial is over: it is stopped, or has too much to do");
             }
             signal = shutdown.signalled() => {

@@ -8,7 +8,7 @@ use std::{
 use libp2p::PeerId;
 use p2pnode_daemon::{
     command::block_on,
-    config::load,
+    config::{Loaded, Reader, load},
     control::ClientError,
     exit::{Exit, Usage},
     identity::Named,
@@ -34,6 +34,9 @@ use crate::{
     services::PeerAddresses,
 };
 
+/// What `map` logs unless a filter is given: its reports have what it waits for, with the remedy.
+const FAULTS: &str = "error";
+
 pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
     let config = read(cli, &args.node)?;
     let doer = Doer::find(&config, &args.node, args.standalone)?;
@@ -53,7 +56,13 @@ pub(super) fn serve(cli: &Cli, args: &ServeArgs) -> anyhow::Result<Exit> {
 }
 
 pub(super) fn map(cli: &Cli, args: &MapArgs) -> anyhow::Result<Exit> {
-    let mut config = read(cli, &args.node)?;
+    let loaded = load_config(cli, &args.node)?;
+    let log_is_chosen = loaded.is_given("log.level");
+    let mut config = loaded.config;
+    if !log_is_chosen {
+        // A node of its own logs what the reports say.
+        config.log.level = FAULTS.parse()?;
+    }
     let protocol = match args.protocol {
         MapProtocol::Tcp => Protocol::Tcp,
         MapProtocol::Udp => Protocol::Udp,
@@ -144,13 +153,15 @@ fn saved(config: &Config) -> Option<PathBuf> {
 }
 
 fn read(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Config> {
+    Ok(load_config(cli, args)?.config)
+}
+
+fn load_config(cli: &Cli, args: &NodeArgs) -> anyhow::Result<Loaded<Config>> {
     let sources = cli
         .global
         .sources(&PROGRAM, args.flags(cli.global.flags()))?;
-    let loaded = load(&PROGRAM, &sources, |reader| {
-        Config::read(reader, Purpose::Dial)
-    })?;
-    Ok(loaded.config)
+    let read = |reader: &mut Reader<'_>| Config::read(reader, Purpose::Dial);
+    Ok(load(&PROGRAM, &sources, read)?)
 }
 
 fn service(doer: &Doer<'_>, args: &ServeArgs) -> anyhow::Result<Service> {

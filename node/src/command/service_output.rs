@@ -172,6 +172,7 @@ impl Output {
         }
         self.wipe()?;
         self.drawn = line.len();
+        terminal::set_drawn(true);
         let mut stdout = io::stdout();
         write!(stdout, "{line}")
             .and_then(|()| stdout.flush())
@@ -180,6 +181,7 @@ impl Output {
 
     fn wipe(&mut self) -> anyhow::Result<()> {
         let drawn = std::mem::take(&mut self.drawn);
+        terminal::set_drawn(false);
         if drawn == 0 {
             return Ok(());
         }
@@ -191,6 +193,7 @@ impl Output {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn end(&mut self) -> anyhow::Result<()> {
+        terminal::set_drawn(false);
         if std::mem::take(&mut self.drawn) == 0 {
             return Ok(());
         }

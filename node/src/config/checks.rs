@@ -20,7 +20,7 @@ pub(super) fn listen_outside_range(reader: &mut Reader<'_>, listen: &[Endpoint],
                 "{endpoint} is in the dial range {}, whose ports are for dialing and punching; listen on a port outside it",
                 dial.shared_range
             );
-            reader.contradiction("listen", Some(index), problem);
+            reader.contradiction_of("listen", Some(index), &["dial.port_range"], problem);
         }
     }
 }
@@ -35,7 +35,7 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
             "{admin} is in the dial range {}, whose ports are for dialing and punching; listen on a port outside it",
             config.dial.shared_range
         );
-        reader.contradiction("admin.listen", None, problem);
+        reader.contradiction_of("admin.listen", None, &["dial.port_range"], problem);
     }
     services(reader, config);
     if let Some(expose) = config.mappings.expose.first()
@@ -43,7 +43,7 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
     {
         let problem = "a relay has to check an exposed port from outside, and `relays` is empty; give --relay, or `relays`";
         let at = format!("expose.{}.target", expose.name);
-        reader.contradiction(&at, None, problem.to_owned());
+        reader.contradiction_of(&at, None, &["relays"], problem.to_owned());
     }
     listeners(reader, config);
     for (index, addr) in config.listen.iter().enumerate() {
@@ -87,7 +87,7 @@ fn services(reader: &mut Reader<'_>, config: &Config) {
     let socks = socks.map(|at| ("socks.listen".to_owned(), at));
     for (key, socket) in listens.chain(socks).collect::<Vec<_>>() {
         if let Some(problem) = in_dial_range(socket, &config.dial) {
-            reader.contradiction(&key, None, problem);
+            reader.contradiction_of(&key, None, &["dial.port_range"], problem);
         }
     }
 }
@@ -106,7 +106,7 @@ fn listeners(reader: &mut Reader<'_>, config: &Config) {
     }
     let control = Listen::Unix(config.control_socket.clone());
     if let Some(problem) = config.services.taken(&control) {
-        reader.contradiction("control.socket", None, problem);
+        reader.contradiction_of("control.socket", None, &["control.socket"], problem);
     }
     for (index, addr) in config.listen.iter().enumerate() {
         let (Some(transport), Some(at)) = (Transport::of(addr), to_socket_addr(addr)) else {

@@ -123,6 +123,7 @@ impl Config {
         let ids = peers.iter().map(|(name, peer)| (name.clone(), peer.id));
         let known = Known {
             peers: ids.collect(),
+            lacks_peers: reader.has_fault_of("peers"),
             ..super::known(key.id())
         };
         let services = p2pnode_services::config::read(reader, &known);
@@ -273,7 +274,8 @@ fn dial(reader: &mut Reader<'_>, purpose: Purpose) -> Dial {
     let port_range = match part {
         Ok(port_range) if is_shared => port_range,
         Err(fault) if is_shared => {
-            reader.contradiction(fault.key, None, fault.problem);
+            let others = ["dial.port_range", share::PORTS_PER_ORDINAL, share::ORDINAL];
+            reader.contradiction_of(fault.key, None, &others, fault.problem);
             shared_range
         }
         Ok(_) | Err(_) => shared_range,

@@ -229,7 +229,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Mappings {
     if mode == MappingMode::Off && !expose.is_empty() {
         let problem = "an exposed port has to be mapped, and mappings.mode is off; set it to auto";
         let at = format!("expose.{}.target", expose[0].name);
-        reader.contradiction(&at, None, problem.to_owned());
+        reader.contradiction_of(&at, None, &["mappings.mode"], problem.to_owned());
     }
     if expose.iter().any(|expose| expose.name.as_str() == PUNCH) {
         let problem = format!("{PUNCH} names the ports of the node itself; choose another name");
@@ -316,9 +316,9 @@ fn publish(reader: &mut Reader<'_>) -> Publish {
         ),
     ] {
         if is_given && !is_other {
-            let problem =
-                format!("needs mappings.publish.dns.{other}; give it, or remove this key");
-            reader.contradiction(key, None, problem);
+            let other = format!("mappings.publish.dns.{other}");
+            let problem = format!("needs {other}; give it, or remove this key");
+            reader.contradiction_of(key, None, &[&other], problem);
         }
     }
     let dns = server.zip(zone).map(|(server, zone)| Dns {

@@ -4,6 +4,7 @@ mod punch;
 mod service;
 mod share;
 mod target;
+mod wrong;
 
 use std::path::Path;
 

@@ -64,7 +64,7 @@ impl Config {
                     "{endpoint} cannot be served: no address of listen is {}; add one, or remove this address",
                     endpoint.transport
                 );
-                reader.contradiction("external", Some(index), problem);
+                reader.contradiction_of("external", Some(index), &["listen"], problem);
             }
         }
         let relays = reader.list(

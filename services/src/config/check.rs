@@ -22,6 +22,8 @@ pub type Peers = BTreeMap<String, PeerId>;
 pub struct Known {
     /// The peers that have a name.
     pub peers: Peers,
+    /// Whether there are others whose entry is wrong: a name that is not known may be theirs.
+    pub lacks_peers: bool,
     /// This node, if its id is known.
     pub own: Option<PeerId>,
     /// The addresses of this host.
@@ -124,7 +126,7 @@ pub fn forward(raw: RawForward, known: &Known) -> Result<Forward, Vec<Fault>> {
         let problem = format!("nothing is brought to {}; give a SERVICE@PEER", raw.listen);
         faults.push(fault("to", problem));
     }
-    let (mut to, mut own) = (Vec::new(), None);
+    let (mut to, mut own, mut is_whole) = (Vec::new(), None, true);
     for (item, destination) in raw.to.into_iter().enumerate() {
         let mut wrong = |problem| {
             faults.push(Fault {
@@ -134,7 +136,11 @@ pub fn forward(raw: RawForward, known: &Known) -> Result<Forward, Vec<Fault>> {
             });
         };
         let Some(peer) = peer(&destination.peer, &known.peers) else {
-            wrong(unknown(&destination.peer, &known.peers));
+            if known.lacks_peers {
+                is_whole = false;
+            } else {
+                wrong(unknown(&destination.peer, &known.peers));
+            }
             continue;
         };
         if Some(peer) == known.own {
@@ -152,7 +158,7 @@ pub fn forward(raw: RawForward, known: &Known) -> Result<Forward, Vec<Fault>> {
         }
         to.push((destination.what, peer));
     }
-    if let (Some(own), true, true) = (own, to.is_empty(), faults.is_empty()) {
+    if let (Some(own), true, true) = (own, is_whole && to.is_empty(), faults.is_empty()) {
         let problem = format!(
             "{own} is this node itself, which reaches no service of its own; connect to the service's target, or name another peer"
         );
@@ -187,6 +193,7 @@ fn allow(items: &[String], known: &Known, faults: &mut Vec<Fault>) -> Allow {
             Some(peer) => {
                 allowed.insert(peer);
             }
+            None if known.lacks_peers => {}
             None => faults.push(Fault {
                 key: "allow",
                 item: Some(index),
@@ -194,7 +201,7 @@ fn allow(items: &[String], known: &Known, faults: &mut Vec<Fault>) -> Allow {
             }),
         }
     }
-    if let (Some(own), 1) = (known.own, allowed.len())
+    if let (Some(own), 1, false) = (known.own, allowed.len(), known.lacks_peers)
         && allowed.contains(&own)
     {
         let problem = format!(

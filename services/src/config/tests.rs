@@ -16,6 +16,7 @@ fn peers() -> Peers {
 fn known() -> Known {
     Known {
         peers: peers(),
+        lacks_peers: false,
         own: Some(OWN.parse().unwrap()),
         addresses: vec![Ipv4Addr::new(10, 0, 3, 7).into()],
     }

@@ -1,6 +1,12 @@
 //! Who holds a port, as far as this process may read it from the kernel. Best effort and for people: no decision depends on it.
 
-use std::{collections::HashSet, fmt, fs, path::Path, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt, fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use p2pnode_protocol::{Family, Transport};
 
@@ -26,6 +32,15 @@ impl fmt::Display for Holder {
         write!(f, "{carrier} {} {}", self.port, self.by)
     }
 }
+
+/// How long one search of `/proc` may take: the event loop waits for it, and a host may have a hundred thousand open files.
+const SEARCH: Duration = Duration::from_millis(100);
+
+/// How long what it has found is kept. A socket that is opened anew has another number.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// How many searches are remembered; the oldest is forgotten first.
+const SEARCHES: usize = 16;
 
 /// What is in the way of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +91,7 @@ impl fmt::Display for HeldBy {
     }
 }
 
-/// Finds out who has bound `port`. Reads `/proc`, which takes milliseconds if there are many processes.
+/// Finds out who has bound `port`. Reads `/proc`, for [`SEARCH`] at the most.
 pub(crate) fn find(transport: Transport, family: Family, port: u16) -> HeldBy {
     // An IPv6 wildcard socket without IPV6_V6ONLY holds the IPv4 port too, so IPv4 looks at both tables.
     let tables: &[&str] = match (transport, family) {
@@ -91,11 +106,45 @@ pub(crate) fn find(transport: Transport, family: Family, port: u16) -> HeldBy {
             holders.add(&text, transport, port);
         }
     }
-    match owner(&holders.inodes) {
+    let now = Instant::now();
+    let look = || owner(&holders.inodes, || now.elapsed() < SEARCH);
+    // Nothing panics while it holds the lock.
+    let mut owners = OWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+    match owners.of(&holders.inodes, now, look) {
         Some((pid, _)) if pid == std::process::id() => HeldBy::ThisNode,
         Some((pid, comm)) => HeldBy::Process { pid, comm },
         None if holders.inodes.is_empty() && holders.time_wait => HeldBy::TimeWait,
         None => HeldBy::Unseen,
+    }
+}
+
+/// A process and its name.
+type Owner = (u32, String);
+
+/// The owners of sockets, as they were found last.
+#[derive(Debug, Default)]
+struct Owners(Vec<(HashSet<u64>, Option<Owner>, Instant)>);
+
+static OWNERS: Mutex<Owners> = Mutex::new(Owners(Vec::new()));
+
+impl Owners {
+    fn of(
+        &mut self,
+        inodes: &HashSet<u64>,
+        now: Instant,
+        look: impl FnOnce() -> Option<Owner>,
+    ) -> Option<Owner> {
+        self.0
+            .retain(|(_, _, since)| now.saturating_duration_since(*since) < KEPT);
+        if let Some((_, owner, _)) = self.0.iter().find(|(known, _, _)| known == inodes) {
+            return owner.clone();
+        }
+        let owner = look();
+        if self.0.len() == SEARCHES {
+            self.0.remove(0);
+        }
+        self.0.push((inodes.clone(), owner.clone(), now));
+        owner
     }
 }
 
@@ -133,8 +182,8 @@ impl Sockets {
     }
 }
 
-/// The first process that has one of these sockets open.
-fn owner(inodes: &HashSet<u64>) -> Option<(u32, String)> {
+/// The first process that has one of these sockets open, as long as there `is_time`.
+fn owner(inodes: &HashSet<u64>, is_time: impl Fn() -> bool) -> Option<Owner> {
     if inodes.is_empty() {
         return None;
     }
@@ -146,7 +195,8 @@ fn owner(inodes: &HashSet<u64>) -> Option<(u32, String)> {
                 entry.path(),
             ))
         })
-        .find(|(_, path)| has_socket(path, inodes))
+        .take_while(|_| is_time())
+        .find(|(_, path)| has_socket(path, inodes, &is_time))
         .map(|(pid, path)| {
             // A name may hold any byte; it goes into a one-line message.
             let comm = fs::read_to_string(path.join("comm")).unwrap_or_default();
@@ -154,11 +204,12 @@ fn owner(inodes: &HashSet<u64>) -> Option<(u32, String)> {
         })
 }
 
-fn has_socket(process: &Path, inodes: &HashSet<u64>) -> bool {
+fn has_socket(process: &Path, inodes: &HashSet<u64>, is_time: impl Fn() -> bool) -> bool {
     let Ok(fds) = fs::read_dir(process.join("fd")) else {
         return false;
     };
     fds.flatten()
+        .take_while(|_| is_time())
         .filter_map(|fd| fs::read_link(fd.path()).ok())
         .any(|link| {
             let inode = link.to_str().and_then(|link| {
@@ -180,6 +231,31 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_owner_of_a_socket_is_looked_for_once_a_minute_and_in_bounded_time() {
+        let (now, looks) = (Instant::now(), std::cell::Cell::new(0));
+        let mut owners = Owners::default();
+        let mut look = |inode: u64, after: Duration| {
+            owners.of(&HashSet::from([inode]), now + after, || {
+                looks.set(looks.get() + 1);
+                None
+            });
+            looks.get()
+        };
+        assert_eq!(look(1, Duration::ZERO), 1);
+        assert_eq!(look(1, KEPT - Duration::from_millis(1)), 1);
+        assert_eq!(look(2, Duration::from_secs(1)), 2, "another socket");
+        assert_eq!(look(1, KEPT), 3);
+        // No process is read once the time is over, and within one no more files.
+        let held = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = held.local_addr().unwrap().port();
+        let table = fs::read_to_string("/proc/net/udp").unwrap();
+        let mut sockets = Sockets::default();
+        sockets.add(&table, Transport::Quic, port);
+        assert!(owner(&sockets.inodes, || true).is_some());
+        assert!(owner(&sockets.inodes, || false).is_none());
+    }
 
     #[test]
     fn sockets_are_found_by_port_and_time_wait_is_told_apart() {

@@ -22,6 +22,7 @@ pub(crate) mod punches;
 pub(crate) mod range;
 pub(crate) mod record;
 pub(crate) mod shared;
+pub(crate) mod silence;
 pub(crate) mod snat;
 pub(crate) mod sock_diag;
 pub(crate) mod socket;

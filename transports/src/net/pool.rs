@@ -1,7 +1,10 @@
 //! Which port of the range is used next. Pure: no socket, no clock; the caller says what time it is and what became of a
 //! port.
 
-use std::time::{Duration, Instant};
+use std::{
+    cmp::Reverse,
+    time::{Duration, Instant},
+};
 
 use crate::net::{
     holder::{HeldBy, Holder},
@@ -46,15 +49,34 @@ impl PortPool {
     ///
     /// [`Exhausted`], with no holders, where every port is in use or still cooling at `now`.
     pub(crate) fn claim_beside(&mut self, held: &[u16], now: Instant) -> Result<u16, Exhausted> {
-        let mut free = self.order().filter(|&port| self.is_free(port, now));
-        let mut last = None;
-        let free = free.find(|port| {
-            let is_held = held.contains(port);
-            last = last.or(is_held.then_some(*port));
-            !is_held
-        });
-        let free = free.or(last);
-        let port = free.ok_or(Exhausted {
+        self.claim_first(now, |port| held.contains(&port))
+    }
+
+    /// Claims the free port that is farthest from the `silent` ones, around the range. The first is half a range away, the next two a
+    /// quarter: a block of the range that a firewall drops is left after a few.
+    ///
+    /// # Errors
+    ///
+    /// As [`claim_beside`](Self::claim_beside).
+    pub(crate) fn claim_far(&mut self, silent: &[u16], now: Instant) -> Result<u16, Exhausted> {
+        let len = self.range.len();
+        let around = |port: u16, other: &u16| {
+            let straight = usize::from(port.abs_diff(*other));
+            straight.min(len.saturating_sub(straight))
+        };
+        self.claim_first(now, |port| {
+            Reverse(silent.iter().map(|other| around(port, other)).min())
+        })
+    }
+
+    /// Claims the free port with the least key, the first of several.
+    fn claim_first<K: Ord>(
+        &mut self,
+        now: Instant,
+        key: impl Fn(u16) -> K,
+    ) -> Result<u16, Exhausted> {
+        let free = self.order().filter(|&port| self.is_free(port, now));
+        let port = free.min_by_key(|port| key(*port)).ok_or(Exhausted {
             range: self.range,
             holders: Vec::new(),
         })?;

@@ -44,6 +44,8 @@ pub(crate) struct Ports {
 struct Inner {
     pool: PortPool,
     punch: BTreeMap<(Transport, Family), u16>,
+    /// Ports of a dial that were tried in place of a silent punch port, since one was answered.
+    tried: BTreeMap<(Transport, Family), Vec<u16>>,
     exhausted: BTreeMap<(Transport, Family), (Instant, Exhausted)>,
 }
 
@@ -74,6 +76,7 @@ impl Ports {
         let inner = Inner {
             pool: PortPool::new(range, seed),
             punch: BTreeMap::new(),
+            tried: BTreeMap::new(),
             exhausted: BTreeMap::new(),
         };
         Arc::new(Self {
@@ -194,9 +197,50 @@ impl Ports {
         held: &[u16],
         family: Family,
     ) -> Result<Lease, Exhausted> {
-        match self.lock_free_port(held, family) {
-            Ok((claim, lock)) => Ok(Lease { claim, _lock: lock }),
+        match self.lock_free_port(family, |pool, now| pool.claim_beside(held, now)) {
+            Ok((claim, lock)) => Ok(Lease { claim, lock }),
             Err(failed) => Err(self.exhaust(Transport::Tcp, family, failed)),
+        }
+    }
+
+    /// A port of the range to try in place of the punch port, which is silent: far from it and from those that were tried before.
+    pub(crate) fn lease_far(
+        self: &Arc<Self>,
+        transport: Transport,
+        family: Family,
+    ) -> Option<Lease> {
+        let of = (transport, family);
+        let mut tried = self.lock().tried.remove(&of).unwrap_or_default();
+        let silent: Vec<_> = self.punch_port(transport, family).into_iter().collect();
+        if tried.len() + silent.len() >= self.range.len() {
+            tried.clear();
+        }
+        let silent = [silent, tried.clone()].concat();
+        let locked = self.lock_free_port(family, |pool, now| pool.claim_far(&silent, now));
+        let lease = locked.ok().map(|(claim, lock)| Lease { claim, lock });
+        tried.extend(lease.as_ref().map(Lease::port));
+        self.lock().tried.insert(of, tried);
+        lease
+    }
+
+    /// A dial of this transport and family was answered.
+    pub(crate) fn answered(&self, transport: Transport, family: Family) {
+        self.lock().tried.remove(&(transport, family));
+    }
+
+    /// Makes the port of a lease the punch port. The claim of the earlier one is of no meaning from then on.
+    pub(crate) fn move_punch(
+        self: &Arc<Self>,
+        transport: Transport,
+        family: Family,
+        port: u16,
+    ) -> PunchClaim {
+        let claim = self.claim_port(port);
+        self.lock().punch.insert((transport, family), port);
+        PunchClaim {
+            claim,
+            transport,
+            family,
         }
     }
 
@@ -206,10 +250,11 @@ impl Ports {
         self: &Arc<Self>,
         family: Family,
     ) -> Result<(Claim, UdpSocket), Exhausted> {
-        self.lock_free_port(&[], family).map_err(|_| Exhausted {
-            range: self.range,
-            holders: Vec::new(),
-        })
+        self.lock_free_port(family, |pool, now| pool.claim_beside(&[], now))
+            .map_err(|_| Exhausted {
+                range: self.range,
+                holders: Vec::new(),
+            })
     }
 
     /// The same at `port`, or at a port near it: `None` if they are taken.
@@ -242,13 +287,13 @@ impl Ports {
     /// The next free port, locked; or what each of them failed with.
     fn lock_free_port(
         self: &Arc<Self>,
-        held: &[u16],
         family: Family,
+        claim: impl Fn(&mut PortPool, Instant) -> Result<u16, Exhausted>,
     ) -> Result<(Claim, UdpSocket), Vec<Failed>> {
         let mut failed = Vec::new();
         loop {
             let now = Instant::now();
-            let Ok(port) = self.lock().pool.claim_beside(held, now) else {
+            let Ok(port) = claim(&mut self.lock().pool, now) else {
                 return Err(failed);
             };
             let mut claim = Claim {
@@ -384,23 +429,29 @@ impl PunchClaim {
 
 impl Drop for PunchClaim {
     fn drop(&mut self) {
-        self.claim
-            .ports
-            .lock()
-            .punch
-            .remove(&(self.transport, self.family));
+        let of = (self.transport, self.family);
+        let punch = &mut self.claim.ports.lock().punch;
+        // Unless it has moved.
+        if punch.get(&of) == Some(&self.claim.port) {
+            punch.remove(&of);
+        }
     }
 }
 
 /// A port of the range that one connection has for itself.
 pub(crate) struct Lease {
     claim: Claim,
-    _lock: UdpSocket,
+    lock: UdpSocket,
 }
 
 impl Lease {
     pub(crate) const fn port(&self) -> u16 {
         self.claim.port()
+    }
+
+    /// The UDP socket that locks the number. It outlives this lease.
+    pub(crate) fn lock(&self) -> io::Result<UdpSocket> {
+        self.lock.try_clone()
     }
 
     /// Notes that the port was connected: it is not free the moment it is closed.

@@ -32,6 +32,7 @@ const NO_COOKIE: [u8; 8] = [0xff; 8];
 pub struct State(u8);
 
 impl State {
+    const ESTABLISHED: Self = Self(1);
     pub(in crate::net) const TIME_WAIT: Self = Self(6);
     const LISTEN: Self = Self(10);
 
@@ -107,6 +108,15 @@ pub(crate) fn is_held(port: u16) -> bool {
         let mut found = found.iter().filter_map(|message| parse(message));
         found.any(|connection| connection.port == port && connection.is_in_the_way())
     })
+}
+
+/// Whether both ends have a connection of this port, or the kernel does not list any.
+pub(crate) fn is_connected(port: u16, family: Family) -> bool {
+    let Ok(found) = list(port, wildcard(family, 0)) else {
+        return true;
+    };
+    let mut found = found.iter().filter_map(|message| parse(message));
+    found.any(|connection| connection.port == port && connection.state == State::ESTABLISHED)
 }
 
 fn same(a: SocketAddr, b: SocketAddr) -> bool {

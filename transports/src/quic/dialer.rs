@@ -1,13 +1,12 @@
 //! The punch sockets of QUIC, which dial and accept from the range.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use futures::{FutureExt, StreamExt, channel::mpsc};
+use futures::{FutureExt, StreamExt, channel::mpsc, future::BoxFuture};
 use libp2p::{
     PeerId,
     core::{
@@ -21,35 +20,27 @@ use super::{
     failure::Failure,
     found::FoundSockets,
     punch::{Arms, Expected, HEAD_START, open_nat, wait_for_nat},
+    punch_sockets::PunchSockets,
     settings::Settings,
-    socket::{Accepted, Effort, Socket},
+    socket::{Accepted, Effort},
 };
 use crate::net::{
     addr::to_multiaddr,
-    connection::{Connection, Event, Incoming},
+    connection::{Connection, Event},
     error::Error,
-    ports::{OpenError, PunchClaim},
     punches::Remote,
     shared::Shared,
-    socket,
-    stun_socket::StunHandler,
 };
 
 /// The punch sockets of QUIC.
 pub(crate) struct Dialer {
-    sockets: BTreeMap<Family, PunchSocket>,
+    sockets: Arc<PunchSockets>,
     found: FoundSockets,
     expected: Expected,
     /// Inbound connections that a punch did not need because another of its arms was first.
     alongside: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     settings: Arc<Settings>,
     shared: Shared,
-}
-
-struct PunchSocket {
-    id: ListenerId,
-    socket: Socket,
-    _claim: PunchClaim,
 }
 
 /// What to dial, and in which role.
@@ -60,10 +51,13 @@ pub(crate) struct Dial {
     pub(crate) role: Endpoint,
 }
 
+/// A dial: the connection and the port that it has.
+pub(crate) type Dialing = BoxFuture<'static, Result<(Connection, u16), Error>>;
+
 impl Dialer {
     pub(crate) fn new(settings: Arc<Settings>, shared: Shared) -> Self {
         Self {
-            sockets: BTreeMap::new(),
+            sockets: PunchSockets::new(Arc::clone(&settings), shared.clone()),
             found: FoundSockets::default(),
             expected: Expected::default(),
             alongside: mpsc::unbounded(),
@@ -73,50 +67,31 @@ impl Dialer {
     }
 
     pub(crate) fn is_open(&self, family: Family) -> bool {
-        self.sockets.contains_key(&family)
+        self.sockets.open().contains_key(&family)
     }
 
     /// Opens the punch socket of `family` on a port of the range.
-    pub(crate) fn open(&mut self, family: Family) -> Result<(), Error> {
-        let (settings, punches) = (&self.settings, &self.shared.punches);
-        let stun: Arc<dyn StunHandler> = self.shared.stun.clone();
-        let (claim, socket) = self.shared.ports.open(Transport::Quic, family, |port| {
-            let addr = socket::wildcard(family, port);
-            let opened = Socket::bind(addr, settings, punches, Some(&stun));
-            opened.map_err(|error| OpenError {
-                socket: Transport::Quic,
-                error,
-            })
-        })?;
-        tracing::debug!(port = claim.port(), %family, "quic punch socket opened");
-        let identifying = &self.shared.identifying;
-        identifying.quic().insert(family, socket.identify());
-        self.sockets.insert(
-            family,
-            PunchSocket {
-                id: ListenerId::next(),
-                socket,
-                _claim: claim,
-            },
-        );
-        Ok(())
+    pub(crate) fn open(&self, family: Family) -> Result<(), Error> {
+        self.sockets.bind(family)
     }
 
-    /// The port of the socket that was found to reach `remote`, if one was.
-    pub(crate) fn found_port(&mut self, remote: SocketAddr) -> Option<u16> {
+    /// Opens the sockets that were found since. Whether one reaches `remote`.
+    pub(crate) fn has_found(&mut self, remote: SocketAddr) -> bool {
         self.found.open(&self.settings, &self.shared);
-        let (_, socket) = self.found.reaching(remote)?;
-        Some(socket.local().port())
+        self.found.reaching(remote).is_some()
     }
 
     /// Dials from the socket that was found to reach the remote, or else from the punch socket of the family. Fails where there
-    /// is none.
-    pub(crate) fn dial(&self, dial: Dial) -> Result<Incoming, Error> {
+    /// is none. Returns the port as well.
+    pub(crate) fn dial(&self, dial: Dial) -> Result<Dialing, Error> {
         let Dial { remote, peer, role } = dial;
         let family = Family::from(remote.ip());
-        let punch = self.sockets.get(&family);
+        let found = self.found.reaching(remote);
+        let is_punch = found.is_none();
+        let open = self.sockets.open();
+        let punch = open.get(&family);
         let punch = punch.map(|punch| (punch.id, &punch.socket));
-        let Some((id, socket)) = self.found.reaching(remote).or(punch) else {
+        let Some((id, socket)) = found.or(punch) else {
             return Err(Error::NoSocket {
                 transport: Transport::Quic,
                 family,
@@ -129,7 +104,14 @@ impl Dialer {
             None if role == Endpoint::Listener => Effort::Punch,
             None => Effort::Ordinary,
         };
+        if is_punch && role == Endpoint::Dialer && effort == Effort::Ordinary {
+            let dialed = Arc::clone(&self.sockets).dial(remote);
+            return Ok(dialed
+                .map(move |done| done.map_err(|failure| failure.dialing(remote)))
+                .boxed());
+        }
         let client = socket.dial(remote, effort);
+        let (local, port) = (socket.local(), socket.local().port());
         let incoming = match (role, peer) {
             // Not while another dial punches to the same address: that one will do.
             (Endpoint::Listener, Some(peer)) => {
@@ -138,8 +120,9 @@ impl Dialer {
             (Endpoint::Listener, None) | (Endpoint::Dialer, _) => None,
         };
         let Some((peer, incoming)) = incoming else {
+            let at_port = move |connection| (connection, port);
             return Ok(client
-                .map(move |done| done.map_err(|failure| failure.dialing(remote)))
+                .map(move |done| done.map(at_port).map_err(|failure| failure.dialing(remote)))
                 .boxed());
         };
         let arms = Arms {
@@ -154,7 +137,7 @@ impl Dialer {
             },
             incoming,
         };
-        let (local, alongside) = (socket.local(), self.alongside.0.clone());
+        let alongside = self.alongside.0.clone();
         Ok(async move {
             let goes_on = |rest| {
                 // If the channel is closed, the transport is gone, and its sockets with it.
@@ -162,7 +145,8 @@ impl Dialer {
             };
             let handshake = |accepted: Accepted| accepted.handshake().boxed();
             let done = arms.first(peer, handshake, goes_on).await;
-            done.map_err(|failure| failure.dialing(remote))
+            let connection = done.map_err(|failure| failure.dialing(remote))?;
+            Ok((connection, port))
         }
         .boxed())
     }
@@ -178,8 +162,10 @@ impl Dialer {
                 return Poll::Ready(incoming(id, local, accepted));
             }
         }
+        self.sockets.waker.register(cx.waker());
+        let mut open = self.sockets.open();
         for family in Family::ALL {
-            while let Some(punch) = self.sockets.get_mut(&family) {
+            while let Some(punch) = open.get_mut(&family) {
                 match punch.socket.poll_accept(cx) {
                     Poll::Pending => break,
                     Poll::Ready(Some(accepted)) => {
@@ -191,7 +177,7 @@ impl Dialer {
                     // The next dial opens another.
                     Poll::Ready(None) => {
                         tracing::warn!(%family, "quic punch socket closed");
-                        self.sockets.remove(&family);
+                        open.remove(&family);
                         self.shared.identifying.quic().remove(&family);
                     }
                 }

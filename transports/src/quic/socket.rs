@@ -10,7 +10,10 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use libp2p::{PeerId, core::muxing::StreamMuxerBox};
-use quinn::{Connecting, Endpoint, Incoming, TokioRuntime, VarInt, crypto::rustls::HandshakeData};
+use quinn::{
+    AsyncUdpSocket, Connecting, Endpoint, Incoming, TokioRuntime, VarInt,
+    crypto::rustls::HandshakeData,
+};
 use rustls::pki_types::CertificateDer;
 
 use super::{
@@ -49,6 +52,9 @@ pub(super) struct Socket {
     restraint: Arc<Restraint>,
     /// Held by each handshake with a remote whose address is not validated.
     unproven: Arc<()>,
+    /// Held by each dial that has begun and has no answer.
+    dialing: Arc<()>,
+    stun: Option<Arc<SharedSocket>>,
     settings: Arc<Settings>,
 }
 
@@ -81,10 +87,12 @@ impl Socket {
         punches: &Arc<Punches>,
         stun: Option<&Arc<dyn StunHandler>>,
     ) -> io::Result<Self> {
-        Self::over(socket::udp(addr)?, settings, punches, stun)
+        let socket = Self::over(socket::udp(addr)?, settings, punches, stun)?;
+        socket.announce();
+        Ok(socket)
     }
 
-    /// The same over a socket that is bound.
+    /// The same over a socket that is bound. STUN does not leave from it before it is [announced](Self::announce).
     pub(super) fn over(
         socket: UdpSocket,
         settings: &Arc<Settings>,
@@ -96,9 +104,10 @@ impl Socket {
         let runtime = (settings.runtime)()?;
         let restraint = Arc::new(Restraint::new(Arc::clone(punches)));
         let socket = runtime.wrap_udp_socket(socket)?;
+        let stun = stun.map(|stun| Arc::new(SharedSocket::new(Arc::clone(&socket), stun)));
         let restrained = RestrainedSocket {
-            socket: match stun {
-                Some(stun) => Arc::new(SharedSocket::new(socket, stun)),
+            socket: match &stun {
+                Some(stun) => Arc::clone(stun) as Arc<dyn AsyncUdpSocket>,
                 None => socket,
             },
             restraint: Arc::clone(&restraint),
@@ -117,8 +126,17 @@ impl Socket {
             raw,
             local,
             unproven: Arc::new(()),
+            dialing: Arc::new(()),
+            stun,
             settings: Arc::clone(settings),
         })
+    }
+
+    /// From now on STUN of its family leaves from this socket.
+    pub(super) fn announce(&self) {
+        if let Some(stun) = &self.stun {
+            stun.announce();
+        }
     }
 
     pub(super) const fn local(&self) -> SocketAddr {
@@ -142,7 +160,9 @@ impl Socket {
         };
         let (endpoint, restraint) = (self.endpoint.clone(), Arc::clone(&self.restraint));
         let settings = Arc::clone(&self.settings);
+        let dialing = Arc::downgrade(&self.dialing);
         async move {
+            let _dialing = dialing.upgrade();
             match effort {
                 Effort::Ordinary | Effort::Punch => restraint.lift(remote),
                 Effort::FirstFlight if restraint.restrain(remote, Instant::now()) => {}
@@ -205,6 +225,11 @@ impl Socket {
     /// Whether it has a connection.
     pub(super) fn is_used(&self) -> bool {
         self.endpoint.open_connections() > 0
+    }
+
+    /// Whether it has one that is no dial without an answer.
+    pub(super) fn serves(&self) -> bool {
+        self.endpoint.open_connections() >= Arc::strong_count(&self.dialing)
     }
 
     /// Closes every connection of the socket, and the socket with the last of them.

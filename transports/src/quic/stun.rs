@@ -26,12 +26,15 @@ pub(super) struct SharedSocket {
 
 impl SharedSocket {
     pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, handler: &Arc<dyn StunHandler>) -> Self {
-        let datagrams = StunSocket(socket);
-        handler.bound(&datagrams);
         Self {
-            datagrams,
+            datagrams: StunSocket(socket),
             handler: Arc::clone(handler),
         }
+    }
+
+    /// Has the handler send from this socket.
+    pub(super) fn announce(&self) {
+        self.handler.bound(&self.datagrams);
     }
 
     /// Takes the datagrams of STUN, and probes, out of `bytes`, of which `meta` says how many are filled.

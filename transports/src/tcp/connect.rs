@@ -3,12 +3,8 @@
 //! The punch port comes first, so that the remote sees the mapping that a punch needs. Where the kernel holds the 4-tuple, or a device
 //! on the way remembers it, another port takes its place. The kernel is asked beforehand ([`sock_diag`]).
 
-use std::{io, pin::pin, time::Duration};
+use std::{io, time::Duration};
 
-use futures::{
-    FutureExt,
-    future::{self, Either},
-};
 use libp2p::core::transport::PortUse;
 use p2pnode_protocol::Transport;
 use tokio::{net::TcpStream, time::Instant};
@@ -24,7 +20,7 @@ use crate::net::{
     pool::Exhausted,
     ports::{self, Lease},
     record::Sockets,
-    sock_diag,
+    silence, sock_diag,
     socket::{self, Segments},
 };
 
@@ -32,9 +28,9 @@ use crate::net::{
 /// two, in which nobody uses its 4-tuple and nobody else can have it.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the punch port's SYN stays without an answer before another port is tried alongside: the kernel has repeated it by then. Late
-/// packets of an earlier connection with this 4-tuple may have made a NAT forget the new one, or the remote may still hold the
-/// earlier one.
+/// How long the punch port's SYN stays without an answer before another port is tried alongside, and after it the next: the kernel has
+/// repeated it by then. Late packets of an earlier connection with this 4-tuple may have made a NAT forget the new one, the remote may
+/// still hold the earlier one, or a firewall drops a part of the range.
 const SILENT: Duration = Duration::from_millis(1500);
 
 /// How long three SYNs may take: the kernel repeats one after 1 and 3 s, and the third is given a second.
@@ -50,7 +46,7 @@ impl Dial {
             let mut refused = Vec::new();
             let held = self.held();
             let mut in_use = false;
-            if self.port_use == PortUse::Reuse {
+            if self.port_use == PortUse::Reuse && !self.was_reset {
                 let port = self.shared.ports.punch_port(Transport::Tcp, self.family());
                 let port = port.ok_or_else(|| self.no_socket())?;
                 let now = Instant::now().into_std();
@@ -90,36 +86,32 @@ impl Dial {
         held.map(|connection| connection.port).collect()
     }
 
-    /// Connects from the punch port, and after a while also from another one: the first that is answered is taken.
+    /// Connects from the punch port, and where it is silent also from others.
     async fn connect_from(
         &self,
         port: u16,
         segments: Segments,
     ) -> io::Result<(TcpStream, Option<Lease>)> {
-        let first = socket::connect(port, self.remote, segments).boxed();
-        let second = async {
-            tokio::time::sleep(SILENT).await;
-            let lease = self.shared.ports.lease(self.family()).ok()?;
-            let stream = socket::connect(lease.port(), self.remote, segments)
-                .await
-                .ok()?;
-            Some((stream, lease))
+        let (ports, remote, family) = (&self.shared.ports, self.remote, self.family());
+        let first = || socket::connect(port, remote, segments);
+        let others = || {
+            let lease = ports.lease_far(Transport::Tcp, family)?;
+            let connect = socket::connect(lease.port(), remote, segments);
+            Some(async move { Some((connect.await.ok()?, lease)) })
         };
-        match future::select(first, pin!(second)).await {
-            Either::Left((first, _)) => Ok((first?, None)),
-            Either::Right((Some((stream, lease)), first)) => {
-                tracing::info!(remote = %self.remote, silent = port, port = lease.port(), "no answer to the punch port; connected from another port of the range");
-                drop(first);
-                self.watch(port, segments);
-                Ok((stream, Some(lease)))
-            }
-            Either::Right((None, first)) => Ok((first.await?, None)),
+        let most = ports.range().len().ilog2();
+        let (stream, lease) = silence::dial(SILENT, most, first, others).await?;
+        ports.answered(Transport::Tcp, family);
+        if let Some(lease) = &lease {
+            tracing::info!(%remote, silent = port, port = lease.port(), "no answer to the punch port; connected from another port of the range");
+            self.watch(port, segments);
         }
+        Ok((stream, lease))
     }
 
     /// Another port was answered, and this one was not. It may only have been too early, so it is tried once more. If three SYNs in a row
     /// get no answer now, a NAT or a firewall on the way still remembers an earlier connection of this port, and SYNs keep that memory
-    /// alive: the port rests.
+    /// alive; or a firewall lets no packet of this port out. The port rests.
     fn watch(&self, port: u16, segments: Segments) {
         let (shared, remote) = (self.shared.clone(), self.remote);
         tokio::spawn(async move {
@@ -181,6 +173,9 @@ impl Dial {
     ) -> Result<(Stream, Sockets), Error> {
         if let Some(lease) = &mut lease {
             lease.connected();
+            if self.port_use == PortUse::Reuse {
+                self.moves.propose(self.family(), lease);
+            }
         }
         let sockets = self.sockets(&stream)?;
         Ok((Stream::new(stream, lease), sockets))

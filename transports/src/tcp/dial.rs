@@ -21,6 +21,7 @@ use tokio::{net::TcpStream, time::Instant};
 use super::{
     auth::{HANDSHAKE, HANDSHAKE_TIMEOUT, Offer, Refusal, Upgrade},
     memory::Memory,
+    moves::Moves,
     pending_syn::{Connecting, PendingSyn},
     role::fitting,
     stream::Stream,
@@ -79,9 +80,12 @@ pub(crate) struct Dial {
     pub(crate) peer: Option<PeerId>,
     pub(crate) role: Endpoint,
     pub(crate) port_use: PortUse,
+    /// Whether the punch port was tried, and reset.
+    pub(crate) was_reset: bool,
     pub(crate) upgrade: Upgrade,
     pub(crate) memory: Arc<Memory>,
     pub(crate) pending_syn: Arc<PendingSyn>,
+    pub(crate) moves: Moves,
     pub(crate) shared: Shared,
 }
 
@@ -100,7 +104,7 @@ impl Dial {
             {
                 // Late packets of an earlier connection with this 4-tuple draw resets.
                 tracing::debug!(remote = %dial.remote, %error, "a tcp handshake was reset; trying another port");
-                dial.port_use = PortUse::New;
+                dial.was_reset = true;
                 connected = dial.ordinary().await;
             }
             let connected = connected?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{SocketAddr, UdpSocket},
     pin::Pin,
     sync::Arc,
@@ -9,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt as _, channel::mpsc};
 use libp2p::{
     core::{
         Endpoint,
@@ -24,6 +25,7 @@ use super::{
     auth::{self, Offer, Upgrade},
     dial::Dial,
     memory::Memory,
+    moves::{Move, Moves},
     pending_syn::PendingSyn,
     stream::Stream,
 };
@@ -35,7 +37,7 @@ use crate::net::{
     ports::{OpenError, PunchClaim},
     punches::{Inbound, Origin, Returned},
     shared::Shared,
-    socket,
+    sock_diag, socket,
     stun_socket::StunHandler as _,
 };
 
@@ -47,12 +49,13 @@ pub(crate) struct Dialer {
     upgrade: Upgrade,
     memory: Arc<Memory>,
     pending_syn: Arc<PendingSyn>,
+    moves: (Moves, mpsc::UnboundedReceiver<Move>),
     shared: Shared,
 }
 
 struct PunchSocket {
     id: ListenerId,
-    _claim: PunchClaim,
+    claim: PunchClaim,
     /// Held where no QUIC socket has the number.
     _lock: Option<UdpSocket>,
 }
@@ -67,6 +70,7 @@ impl Dialer {
             upgrade,
             memory: Arc::default(),
             pending_syn: Arc::default(),
+            moves: Moves::new(),
             shared,
         }
     }
@@ -89,17 +93,11 @@ impl Dialer {
                     error,
                 })?)
             };
-            let id = ListenerId::next();
-            let addr = to_multiaddr(Transport::Tcp, socket::wildcard(family, port));
-            match listeners.listen_on(id, addr) {
-                Ok(()) => Ok((id, lock)),
-                Err(TransportError::Other(error)) => Err(OpenError {
+            match listen(listeners, family, port) {
+                Ok(id) => Ok((id, lock)),
+                Err(error) => Err(OpenError {
                     socket: Transport::Tcp,
                     error,
-                }),
-                Err(error @ TransportError::MultiaddrNotSupported(_)) => Err(OpenError {
-                    socket: Transport::Tcp,
-                    error: std::io::Error::other(error),
                 }),
             }
         })?;
@@ -108,11 +106,38 @@ impl Dialer {
             family,
             PunchSocket {
                 id,
-                _claim: claim,
+                claim,
                 _lock: lock,
             },
         );
         Ok(())
+    }
+
+    /// Moves the punch port to a port that was answered in its place, unless a connection has it: the other side of that one, and peers that
+    /// know its mapping, rely on it.
+    fn follow(&mut self, to: Move) {
+        let Move { family, port, lock } = to;
+        let Some(earlier) = self.sockets.get(&family) else {
+            return;
+        };
+        let (id, from) = (earlier.id, earlier.claim.port());
+        if sock_diag::is_connected(from, family) {
+            return;
+        }
+        match listen(&mut self.listeners, family, port) {
+            Ok(listener) => {
+                tracing::info!(%family, from, to = port, "the tcp punch port moves: it is not answered, and no connection has it");
+                let claim = self.shared.ports.move_punch(Transport::Tcp, family, port);
+                let moved = PunchSocket {
+                    id: listener,
+                    claim,
+                    _lock: Some(lock),
+                };
+                self.sockets.insert(family, moved);
+                self.listeners.remove_listener(id);
+            }
+            Err(error) => tracing::debug!(%error, port, "the tcp punch port cannot move"),
+        }
     }
 
     /// What a dial needs; it does not need the transport any more.
@@ -128,15 +153,21 @@ impl Dialer {
             peer,
             role,
             port_use,
+            was_reset: false,
             upgrade: self.upgrade.clone(),
             memory: Arc::clone(&self.memory),
             pending_syn: Arc::clone(&self.pending_syn),
+            moves: self.moves.0.clone(),
             shared: self.shared.clone(),
         }
     }
 
     /// Only [`TransportEvent::Incoming`] comes out: the addresses of punch sockets are nobody's listen addresses.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        // There is a sender here, so it never ends.
+        while let Poll::Ready(Some(to)) = self.moves.1.poll_next_unpin(cx) {
+            self.follow(to);
+        }
         if let Poll::Ready(returned) = self.shared.punches.poll_returned(cx) {
             return Poll::Ready(self.incoming(returned));
         }
@@ -229,5 +260,20 @@ impl Dialer {
             local_addr: origin.local_addr,
             send_back_addr: origin.remote_addr,
         }
+    }
+}
+
+/// Listens on a port of the range.
+fn listen(
+    listeners: &mut tcp::tokio::Transport,
+    family: Family,
+    port: u16,
+) -> io::Result<ListenerId> {
+    let id = ListenerId::next();
+    let addr = to_multiaddr(Transport::Tcp, socket::wildcard(family, port));
+    match listeners.listen_on(id, addr) {
+        Ok(()) => Ok(id),
+        Err(TransportError::Other(error)) => Err(error),
+        Err(error @ TransportError::MultiaddrNotSupported(_)) => Err(io::Error::other(error)),
     }
 }

@@ -4,7 +4,7 @@
 //! the 4-tuple of a connection is in use. Listening on the punch port is libp2p-tcp's.
 //!
 //! From the top: `dialer` (the punch ports), `dial` (one dial, ordinary or punch), `connect` (its port), `pending_syn` (what a punch
-//! leaves to the next). Below are `memory` (remotes that lack TLS or need small segments) and `auth` (TLS or Noise, then yamux). A
+//! leaves to the next). `moves` has the punch port follow a dial. Below are `memory` (remotes that lack TLS or need small segments) and `auth` (TLS or Noise, then yamux). A
 //! socket is in `accepted` until somebody takes it; `stream` has its lease and its end. Around a connection, from the socket up:
 //! `read_buffer` (fewer and larger reads), TLS or Noise, `eof_is_error`, `write_coalescer` (fewer and larger writes), `yamux`.
 
@@ -17,6 +17,7 @@ mod dial;
 mod dialer;
 mod eof_is_error;
 mod memory;
+mod moves;
 mod pending_syn;
 mod read_buffer;
 mod role;

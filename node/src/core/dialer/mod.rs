@@ -71,7 +71,7 @@ pub(crate) struct Dialer {
     started: Instant,
     /// Until when the peer is to be reached, or the next ping to be answered.
     deadline: Instant,
-    /// When the dial is over, whatever happens: set once.
+    /// When the dial is over, whatever happens. Only answers that took longer than a second move it.
     limit: Instant,
     actions: VecDeque<Action>,
     /// Direct dials under way.

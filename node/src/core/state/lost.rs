@@ -20,7 +20,13 @@ impl NodeState {
         while let Some(action) = self.reconnector.poll_action() {
             match action {
                 Action::DialCircuit { peer, relay } => {
-                    tracing::info!(%peer, %relay, "dialing a lost peer");
+                    // `status` has the path until it is given up.
+                    match self.peers.best(&peer).is_some() {
+                        true => {
+                            tracing::info!(%peer, %relay, "the path to a peer misses pings; dialing another one alongside")
+                        }
+                        false => tracing::info!(%peer, %relay, "dialing a lost peer"),
+                    }
                     let purpose = Purpose::Reconnect {
                         peer,
                         relay: Some(relay),

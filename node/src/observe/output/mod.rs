@@ -105,7 +105,8 @@ impl Printer {
     fn write(&self, line: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if self.live {
-            out.write_all(b"\r\x1b[K")?;
+            out.write_all(terminal::WIPE)?;
+            terminal::set_drawn(false);
         }
         writeln!(out, "{line}")?;
         out.flush()
@@ -121,12 +122,9 @@ impl Printer {
             return Ok(());
         }
         let mut out = io::stdout().lock();
-        write!(
-            out,
-            "\r\x1b[K{:>8.1} s  {}",
-            elapsed.as_secs_f64(),
-            self.phase
-        )?;
+        out.write_all(terminal::WIPE)?;
+        write!(out, "{:>8.1} s  {}", elapsed.as_secs_f64(), self.phase)?;
+        terminal::set_drawn(true);
         out.flush()
     }
 }

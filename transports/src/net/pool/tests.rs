@@ -193,3 +193,40 @@ fn a_port_that_a_connection_holds_is_the_last_one_and_is_named_first() {
         "port range 40000-40002 exhausted: tcp 40002 held by a connection to the same remote in TIME_WAIT, 37 s left, tcp 40000 in use by this node, and so on"
     );
 }
+
+#[test]
+fn the_far_half_of_a_range_is_tried_first_and_a_block_is_found_in_few_tries() {
+    let range: PortRange = "40000-40050".parse().unwrap();
+    let now = Instant::now();
+    for first in range.iter() {
+        for open in [2, 4, 8] {
+            // A block of this part of the range is let out, and the punch port is not in it.
+            let block = u16::try_from(range.len()).unwrap() / open;
+            for start in (range.start()..=range.end() - block)
+                .filter(|start| !(*start..=start + block).contains(&first))
+            {
+                let mut pool = PortPool::new(range, b"peer");
+                let mut silent = vec![first];
+                pool.claim_port(first);
+                let port = loop {
+                    let port = pool.claim_far(&silent, now).unwrap();
+                    if (start..=start + block).contains(&port) {
+                        break port;
+                    }
+                    silent.push(port);
+                };
+                assert!(
+                    silent.len() <= usize::from(open),
+                    "{first}, open {start}+{block}: {port} after {silent:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_range_of_one_port_has_no_far_one() {
+    let mut pool = PortPool::new("40000".parse().unwrap(), b"peer");
+    pool.claim_port(40_000);
+    assert!(pool.claim_far(&[40_000], Instant::now()).is_err());
+}

@@ -103,3 +103,38 @@ fn a_port_with_a_tcp_connection_is_the_last_to_be_taken() {
         assert_eq!(tried, [other, busy]);
     }
 }
+
+#[test]
+fn a_punch_port_that_moves_is_not_taken_away_by_the_end_of_the_earlier_one() {
+    let ports = Ports::new("21000-21050".parse().unwrap(), b"a");
+    let of = (Transport::Tcp, Family::Ip4);
+    let (earlier, ()) = ports.open(of.0, of.1, |_| Ok(())).unwrap();
+    let lease = ports.lease_far(of.0, of.1).unwrap();
+    assert!(lease.port().abs_diff(earlier.port()) >= 20);
+    let moved = ports.move_punch(of.0, of.1, lease.port());
+    drop(earlier);
+    assert_eq!(ports.punch_port(of.0, of.1), Some(lease.port()));
+    drop(lease);
+    assert_eq!(ports.counts().in_use, 1);
+    drop(moved);
+    assert!(ports.punch_ports().is_empty());
+}
+
+#[test]
+fn silent_ports_are_left_out_until_one_is_answered_or_all_were_tried() {
+    let ports = Ports::new("21100-21103".parse().unwrap(), b"a");
+    let of = (Transport::Tcp, Family::Ip4);
+    let (punch, ()) = ports.open(of.0, of.1, |_| Ok(())).unwrap();
+    let next = || ports.lease_far(of.0, of.1).unwrap().port();
+    let far = next();
+    assert_eq!(far.abs_diff(punch.port()), 2);
+    let rest = [next(), next()];
+    assert_eq!(
+        BTreeSet::from([punch.port(), far, rest[0], rest[1]]).len(),
+        4
+    );
+    assert_eq!(next(), far);
+    next();
+    ports.answered(of.0, of.1);
+    assert_eq!(next(), far);
+}

@@ -258,3 +258,19 @@ fn a_direct_path_that_was_lost_is_no_failed_attempt() {
     let lost = NotDirect::Unreachable("the direct path was lost: no answer to pings".to_owned());
     assert_eq!((&outcome.reason, outcome.attempts), (&Some(lost), 0));
 }
+
+#[test]
+fn on_a_slow_path_all_pings_are_sent_and_not_those_alone_that_fit_into_seconds() {
+    let rtt = Duration::from_secs(3);
+    let (mut dialer, direct, mut now) = pinging(40);
+    for seq in 1..=40 {
+        now += rtt;
+        dialer.handle_ping(rtt, direct.clone(), now);
+        let actions = drain(&mut dialer, now);
+        assert!(
+            matches!(actions[0], Action::Report(Event::Ping { seq: of, .. }) if of == seq),
+            "{seq}: {actions:?}"
+        );
+        assert_eq!(result(&actions).is_some(), seq == 40, "{seq}");
+    }
+}
