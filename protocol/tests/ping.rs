@@ -22,7 +22,7 @@ use libp2p::{
     swarm::{ConnectionId, NetworkBehaviour, SwarmEvent, dummy},
     tcp, yamux,
 };
-use p2pnode_protocol::ping::{Behaviour, Event, Failure, Pace, Received};
+use p2pnode_protocol::ping::{Behaviour, Event, Failure, Pace, Signs};
 
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
@@ -231,17 +231,17 @@ async fn a_remote_that_falls_silent_is_missed_after_the_timeout_again_and_again(
     }
 }
 
-/// The remote answers no ping, and at each of the first looks more has arrived than before.
+/// The remote answers no ping, and at each of the first looks there is another sign of life.
 #[tokio::test]
-async fn what_arrives_in_the_meantime_puts_off_the_miss_of_a_ping() {
+async fn signs_of_life_in_the_meantime_put_off_the_miss_of_a_ping() {
     let timeout = Duration::from_millis(500);
     let (address, go_on, _held) = remote_that_can_stand_still(TCP);
     let looks = Arc::new(AtomicU64::new(0));
-    let received: Received = {
+    let signs: Signs = {
         let looks = Arc::clone(&looks);
         Arc::new(move || looks.fetch_add(1, Relaxed).min(8))
     };
-    let behaviour = ours(NEVER, timeout).with_received(move |_, _| Arc::clone(&received));
+    let behaviour = ours(NEVER, timeout).with_signs(move |_, _| Arc::clone(&signs));
     let mut local = swarm(behaviour);
     local.dial(address).unwrap();
     let first = next(&mut local).await;

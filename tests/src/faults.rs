@@ -28,8 +28,6 @@ pub enum Traffic {
     TcpFrom(u16),
     /// What leaves the site from these ports, first and last.
     From(u16, u16),
-    /// What goes to this address, after the NAT has seen it; what comes from there passes.
-    To(IpAddr),
     /// All that passes the router's outside.
     Outside,
     /// Questions to name servers.

@@ -35,8 +35,8 @@ const TCP: (&str, &str) = ("/ip4/127.0.0.1/tcp/0", "21360-21369");
 
 struct Pair {
     budgets: Budgets,
-    /// What has arrived at the victim.
-    received: Box<dyn Fn() -> u64>,
+    /// Signs of life that the victim has seen.
+    signs: Box<dyn Fn() -> u64>,
     peer: PeerId,
     /// The end of the attacker, and the end that has a budget.
     attacker: StreamMuxerBox,
@@ -61,9 +61,9 @@ async fn pair((addr, range): (&str, &str)) -> Pair {
         true => format!("/ip4/{ip}/tcp/{port}"),
         false => format!("/ip4/{ip}/udp/{port}/quic-v1"),
     };
-    let received = budgets.received(&accepted.peer, &remote.parse().unwrap());
+    let signs = budgets.signs_of_life(&accepted.peer, &remote.parse().unwrap());
     Pair {
-        received: Box::new(move || received()),
+        signs: Box::new(move || signs()),
         budgets,
         peer: accepted.peer,
         attacker,
@@ -110,7 +110,7 @@ async fn next(muxer: &mut StreamMuxerBox) -> io::Result<SubstreamBox> {
 async fn a_stranger_has_sixteen_streams_at_once_and_the_others_come_when_its_class_rises() {
     for transport in BOTH {
         let mut pair = pair(transport).await;
-        let before = (pair.received)();
+        let before = (pair.signs)();
         let flood = tokio::spawn(flood(pair.attacker, 100, 1));
         let mut streams = Vec::new();
         for _ in 0..Class::Stranger.streams() {
@@ -118,7 +118,7 @@ async fn a_stranger_has_sixteen_streams_at_once_and_the_others_come_when_its_cla
             stream.read_exact(&mut [0]).await.unwrap();
             streams.push(stream);
         }
-        assert!((pair.received)() > before, "{transport:?}");
+        assert!((pair.signs)() > before, "{transport:?}");
         // Whatever else arrives comes before the byte of a stream that is let go of.
         let more = poll_fn(|cx| {
             let _ = pair.victim.poll_unpin(cx);

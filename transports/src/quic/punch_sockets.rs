@@ -37,6 +37,9 @@ const SILENT: Duration = Duration::from_secs(1);
 /// A dial: the connection and the port that it has.
 type Dialed = BoxFuture<'static, Result<(Connection, u16), Failure>>;
 
+/// A connection from another port, and the socket that would be the punch socket there.
+type Other = ((Connection, u16), (Socket, Lease));
+
 pub(super) struct PunchSockets {
     open: Mutex<BTreeMap<Family, PunchSocket>>,
     /// Woken when a socket has moved: the new one has to be polled.
@@ -131,7 +134,7 @@ impl PunchSockets {
     fn dial_from_other(
         &self,
         remote: SocketAddr,
-    ) -> Option<impl Future<Output = Option<((Connection, u16), (Socket, Lease))>> + use<>> {
+    ) -> Option<impl Future<Output = Option<Other>> + use<>> {
         let family = Family::from(remote.ip());
         if self.open().get(&family)?.socket.serves() {
             return None;

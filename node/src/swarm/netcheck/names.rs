@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,9 +17,12 @@ const RESOLVE: Duration = Duration::from_millis(1_000);
 /// How long an answer is used, as long as its relays answer.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// The answers, by name. The names are those of the configuration. Cheap to clone.
+/// What was answered, and when, by name.
+type Answers = BTreeMap<String, (Vec<IpAddr>, Instant)>;
+
+/// The answers. The names are those of the configuration. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Names(Arc<Mutex<BTreeMap<String, (Vec<IpAddr>, Instant)>>>);
+pub(super) struct Names(Arc<Mutex<Answers>>);
 
 impl Names {
     /// The addresses of `name`, by an answer that is kept, or else by `lookup`.
@@ -50,7 +53,7 @@ impl Names {
         self.answers().clear();
     }
 
-    fn answers(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Vec<IpAddr>, Instant)>> {
+    fn answers(&self) -> MutexGuard<'_, Answers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

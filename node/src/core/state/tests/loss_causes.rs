@@ -1,7 +1,7 @@
 //! Each cause of the loss of a reservation has a case whose event has it. A cause without a case does not compile.
 
 use super::{addresses::reserved_over, *};
-use crate::core::event::LossCause;
+use crate::core::event::{self, LossCause};
 
 /// The causes that are reported in the case of this one.
 fn caused(cause: LossCause) -> Vec<LossCause> {
@@ -42,7 +42,7 @@ fn caused(cause: LossCause) -> Vec<LossCause> {
     node.state.handle_listener_closed(listener, end, node.now);
     let mut causes = Vec::new();
     for event in node.events() {
-        if let Event::ReservationLost { cause, .. } = event {
+        if let Event::Node(event::Event::ReservationLost { cause, .. }) = event {
             causes.push(cause);
         }
     }
