@@ -22,6 +22,9 @@ pub struct Limits {
     pub flows: usize,
     /// Raw streams of one peer at one service at once, with its sessions.
     pub raw: usize,
+    /// Sessions, flows and raw streams at all services together of a peer that none of them names. Each has a stream, of which the
+    /// connection of such a peer has 1,024 at once; those for openings and questions are among them.
+    pub unnamed: usize,
     /// How often one peer opens sessions, flows and raw streams of one service, or resumes them.
     pub opens: Measure,
 }
@@ -33,6 +36,7 @@ impl Default for Limits {
             sessions: 12_288,
             flows: 4_096,
             raw: 1_024,
+            unnamed: 960,
             // 2,000 a second, and all sessions of a peer at once when a path is back.
             opens: Measure {
                 burst: 16_384,
@@ -64,6 +68,13 @@ impl Access {
             .iter()
             .map(|service| (service.name.clone(), rule(service)));
         Self(rules.collect())
+    }
+
+    /// Whether some service names `peer`.
+    #[must_use]
+    pub fn names(&self, peer: &PeerId) -> bool {
+        let mut rules = self.0.values();
+        rules.any(|rule| matches!(&rule.allow, Allow::Peers(peers) if peers.contains(peer)))
     }
 
     /// Whether there is such a service, for whomever.

@@ -169,9 +169,7 @@ impl Sessions {
     /// How many sessions `peer` has opened here.
     #[must_use]
     pub fn accepted_from(&self, peer: &PeerId) -> usize {
-        let sessions = self.peers.get(peer).map(|peer| peer.sessions.keys());
-        let is_accepted = |key: &&(Role, SessionId)| key.0 == Role::Service;
-        sessions.map_or(0, |keys| keys.filter(is_accepted).count())
+        self.peers.get(peer).map_or(0, Peer::accepted)
     }
 
     /// This process opens a session at `peer`. `None`: there are as many as the memory admits.
@@ -198,8 +196,10 @@ impl Sessions {
         now: Instant,
     ) -> bool {
         self.forget_idle(now);
-        let opens = self.limits.opens;
-        open < self.limits.raw && self.peer(peer).opens.admits(service, opens, now)
+        let (limits, is_named) = (self.limits.clone(), self.access.names(&peer));
+        let known = self.peer(peer);
+        let has_stream = is_named || known.accepted() + open < limits.unnamed;
+        open < limits.raw && has_stream && known.opens.admits(service, limits.opens, now)
     }
 
     /// The session is over.
@@ -262,7 +262,7 @@ impl Sessions {
         if !self.process(peer, open.instance) {
             return self.refuse(Refusal::UnknownSession);
         }
-        let limits = self.limits.clone();
+        let (limits, is_named) = (self.limits.clone(), self.access.names(&peer));
         let known = self.peer(peer);
         let key = Key {
             peer,
@@ -279,7 +279,8 @@ impl Sessions {
             Carries::Bytes => (false, limits.sessions),
             Carries::Datagrams(_) => (true, limits.flows),
         };
-        if known.count(&open.service, datagrams) >= most {
+        let is_full = known.count(&open.service, datagrams) >= most;
+        if is_full || (!is_named && known.accepted() >= limits.unnamed) {
             return self.refuse(Refusal::Busy);
         }
         let Some(share) = known.memory.session() else {
@@ -368,6 +369,12 @@ impl Peer {
             carries_datagrams,
         };
         self.sessions.insert((key.role, key.session), entry);
+    }
+
+    /// How many of its sessions this process has accepted.
+    fn accepted(&self) -> usize {
+        let keys = self.sessions.keys();
+        keys.filter(|(role, _)| *role == Role::Service).count()
     }
 
     fn count(&self, service: &ServiceName, datagrams: bool) -> usize {

@@ -149,6 +149,9 @@ struct Flow {
     queue: Queue,
 }
 
+/// A flow without a datagram for so long gives up its place if there are too many: longer than most answers take.
+const SILENT: Duration = Duration::from_secs(2);
+
 /// How long a service is passed over that refused a flow, or whose peer cannot be reached. A client that goes on sending would open
 /// a flow with each datagram.
 pub const PASSED_OVER: Duration = Duration::from_secs(1);
@@ -309,6 +312,7 @@ impl Flows {
         self.passed_over.retain(|_, until| *until > now);
         let mut to = client.to.iter();
         let (service, id) = to.find(|to| !self.passed_over.contains_key(to))?.clone();
+        self.make_room(id, now);
         if self.is_full(id) {
             return None;
         }
@@ -344,6 +348,27 @@ impl Flows {
         self.insert(key, flow, now);
         self.actions.push_back(Action::OpenStream(key));
         Some(key)
+    }
+
+    /// A newcomer takes the place of the flow that has been silent longest, as in a NAT, somewhat before the peer would refuse it.
+    fn make_room(&mut self, peer: PeerId, now: Instant) {
+        let most = self.settings.flows_per_peer;
+        if self.peer(peer).flows < most - most / 64 {
+            return;
+        }
+        let number = |number| FlowKey {
+            peer,
+            role: Role::Forward,
+            number,
+        };
+        let of_peer = self
+            .flows
+            .range(number(FlowNumber::FIRST)..=number(FlowNumber::LAST));
+        let silent = of_peer.min_by_key(|(_, flow)| flow.last);
+        let silent = silent.filter(|(_, flow)| now.saturating_duration_since(flow.last) >= SILENT);
+        if let Some(key) = silent.map(|(key, _)| *key) {
+            self.end(key, End::Idle);
+        }
     }
 
     fn is_full(&mut self, peer: PeerId) -> bool {

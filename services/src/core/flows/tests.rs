@@ -605,3 +605,36 @@ fn an_answer_that_overtakes_the_acceptance_is_delivered() {
         "{delivered:?}"
     );
 }
+
+#[test]
+fn a_newcomer_takes_the_place_of_the_flow_that_was_silent_longest() {
+    let mut pair = Pair::new(&Settings {
+        flows_per_peer: 3,
+        ..Settings::default()
+    });
+    for port in 1..=3 {
+        pair.client(port, b"a");
+        pair.run();
+        pair.now += SECOND;
+    }
+    pair.client(1, b"again");
+    pair.run();
+    pair.client(4, b"a");
+    pair.run();
+    let silent = pair.ended[0][0].0;
+    assert_eq!((pair.ended[0].len(), pair.flows[0].len()), (1, 3));
+    assert!(
+        pair.delivered[1]
+            .iter()
+            .any(|(key, _)| key.number == silent.number)
+    );
+    assert!(pair.flows[0].knows(&client(1)) && !pair.flows[0].knows(&client(2)));
+    // Those that are in use keep their places.
+    for port in [1, 3, 4] {
+        pair.client(port, b"b");
+    }
+    pair.client(5, b"a");
+    pair.run();
+    assert!(!pair.flows[0].knows(&client(5)));
+    assert_eq!(pair.flows[0].dropped().refused, 1);
+}

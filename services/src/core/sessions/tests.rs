@@ -6,6 +6,7 @@ use p2pnode_protocol::bucket::Measure;
 
 use super::*;
 use crate::{
+    config::{Allow, Identity, Service, Source},
     simulation::access,
     wire::{Accept, datagram::FlowNumber},
 };
@@ -277,4 +278,51 @@ fn raw_streams_are_bounded_in_number_and_in_opens_a_second_and_resumes_in_the_la
     assert_eq!(refusal(bench.resume(friend, 1, 1)), Refusal::Stale);
     bench.now += Duration::from_secs(1);
     assert!(matches!(bench.resume(friend, 1, 1), Verdict::Attach(_)));
+}
+
+#[test]
+fn a_peer_that_no_service_names_is_refused_before_its_connection_has_no_stream_left() {
+    let limits = Limits {
+        unnamed: 2,
+        ..Limits::default()
+    };
+    let mut bench = Bench::new(limits);
+    let (friend, stranger, db) = (bench.friend, PeerId::random(), "db".parse().unwrap());
+    let any = Service {
+        name: "dns".parse().unwrap(),
+        allow: Allow::Any,
+        target: "tcp://127.0.0.1:1".parse().unwrap(),
+        identity: Identity::None,
+        protocol: None,
+        source: Source::Any,
+        udp_idle: Duration::ZERO,
+    };
+    let named = Service {
+        name: "db".parse().unwrap(),
+        allow: Allow::Peers([friend].into()),
+        ..any.clone()
+    };
+    bench.table.handle_access(Access::new(&[any, named]));
+    let open = |bench: &mut Bench, peer, session| {
+        let open = Frame::Open(Open {
+            session: SessionId([session; 16]),
+            instance: 1,
+            attempt: 1,
+            service: "dns".parse().unwrap(),
+            carries: Carries::Bytes,
+            limit: 0,
+            client: None,
+            linger: None,
+        });
+        bench.table.handle_first_frame(peer, &open, bench.now)
+    };
+    for peer in [friend, stranger] {
+        for session in 1..=2 {
+            assert!(matches!(open(&mut bench, peer, session), Verdict::New(..)));
+        }
+    }
+    assert!(matches!(open(&mut bench, friend, 3), Verdict::New(..)));
+    assert_eq!(refusal(open(&mut bench, stranger, 3)), Refusal::Busy);
+    assert!(!bench.table.handle_raw(stranger, &db, 0, bench.now));
+    assert!(bench.table.handle_raw(friend, &db, 0, bench.now));
 }
