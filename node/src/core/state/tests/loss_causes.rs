@@ -42,7 +42,7 @@ fn caused(cause: LossCause) -> Vec<LossCause> {
     node.state.handle_listener_closed(listener, end, node.now);
     let mut causes = Vec::new();
     for event in node.events() {
-        if let Event::ReservationLost { cause, .. } = event {
+        if let Event::Node(event::Event::ReservationLost { cause, .. }) = event {
             causes.push(cause);
         }
     }
