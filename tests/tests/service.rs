@@ -65,7 +65,10 @@ async fn a_process_raises_its_soft_limit_of_files_and_one_without_any_names_the_
             let mut shell = Command::new("sh");
             home.prepare(
                 &mut shell,
-                &["-c", &format!("ulimit {limit}; exec {path} run")],
+                &[
+                    "-c",
+                    &format!("ulimit {limit}; exec {path} run --listen /ip4/127.0.0.1/tcp/0"),
+                ],
             );
             Ok(shell)
         };
