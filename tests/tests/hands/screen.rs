@@ -93,8 +93,10 @@ async fn a_watch_on_a_terminal_is_a_screen_that_fits_and_ends_by_q() -> Result<(
     Ok(())
 }
 
+type Env = &'static [(&'static str, &'static str)];
+
 /// What a user may say of a terminal, and whether it may be sent colours and other escape codes.
-const TERMINALS: [(&[(&str, &str)], bool, bool); 3] = [
+const TERMINALS: [(Env, bool, bool); 3] = [
     (&[("TERM", "xterm")], true, true),
     (&[("TERM", "xterm"), ("NO_COLOR", "1")], false, true),
     (&[("TERM", "dumb")], false, false),
