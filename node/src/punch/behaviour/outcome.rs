@@ -43,10 +43,23 @@ pub(crate) fn outcome(error: &TransportError<io::Error>) -> CandidateOutcome {
         .find_map(|error| outcome_of(error.kind()));
     match of_system {
         Some(outcome) => outcome,
+        None if is_out_of_reach(error) => CandidateOutcome::Unreachable,
         None if p2pnode_transports::timed_out(error) => CandidateOutcome::Timeout,
         None if p2pnode_transports::both_dialed(error) => CandidateOutcome::BothDialed,
         None => CandidateOutcome::Failed,
     }
+}
+
+/// Whether this host has no way to the address: no route, or no socket of its family.
+fn is_out_of_reach(error: &io::Error) -> bool {
+    use p2pnode_transports::Error;
+    let mut causes = p2pnode_transports::causes(error);
+    causes.any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(Error::NoRoute { .. } | Error::NoSocket { .. } | Error::FamilyDisabled { .. })
+        )
+    })
 }
 
 #[allow(
@@ -65,5 +78,22 @@ fn outcome_of(kind: io::ErrorKind) -> Option<CandidateOutcome> {
         | io::ErrorKind::AddrInUse
         | io::ErrorKind::PermissionDenied => Some(CandidateOutcome::Unreachable),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_a_family_that_this_host_lacks_is_unreachable() {
+        let no_route = p2pnode_transports::Error::NoRoute {
+            remote: ([192, 0, 2, 1], 4001).into(),
+            reason: io::ErrorKind::NetworkUnreachable.into(),
+        };
+        let boxed = TransportError::Other(io::Error::other(io::Error::other(no_route)));
+        assert_eq!(outcome(&boxed), CandidateOutcome::Unreachable);
+        let other = TransportError::Other(io::Error::other("reset by a middlebox"));
+        assert_eq!(outcome(&other), CandidateOutcome::Failed);
     }
 }
