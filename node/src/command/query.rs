@@ -7,6 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Fuse, FusedFuture as _},
+};
 use libp2p::PeerId;
 use p2pnode_daemon::{
     command::{block_on, print, with_causes},
@@ -35,8 +39,11 @@ use crate::{
 /// How much later than the time of the dial its result may come.
 const LATE: Duration = Duration::from_secs(2);
 
-/// How long a node may be silent after that. Its pings come more often.
+/// How long a node may be silent after that. Its pings come more often, except over a slow path.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// How long before the end of that a node is asked for a sign of life.
+const PROBE: Duration = Duration::from_secs(2);
 
 /// How long a dial may take to end after a signal.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
@@ -228,7 +235,8 @@ async fn dial_with(
     let (time, asked) = (Duration::from_millis(request.timeout_ms), client.clone());
     let pings = Duration::from_secs(u64::from(request.pings.saturating_sub(1)));
     let (timeout, mut limit) = (started + time, started + time + pings + LATE);
-    let mut slowest = Duration::ZERO;
+    let mut probe: Fuse<BoxFuture<'_, bool>> = Fuse::terminated();
+    let mut probed = started;
     // A node of an earlier release does not know the question.
     let peer = request.peer.clone();
     let ask = async move {
@@ -261,7 +269,6 @@ async fn dial_with(
                 if let Event::Ping { rtt, .. } = &event {
                     // As the node extends the dial on a slow path.
                     limit += rtt.saturating_sub(Duration::from_secs(1));
-                    slowest = slowest.max(*rtt);
                 }
                 printer.print(&event).context("cannot write to stdout")?;
                 so_far.handle(&event);
@@ -271,7 +278,15 @@ async fn dial_with(
             }
             () = look.go_on(), if !so_far.is_direct() => {}
             _ = redraw.tick() => printer.progress(started.elapsed()).context("cannot write to stdout")?,
-            () = sleep_until(limit.min((timeout + LATE).max(heard + SILENCE + slowest))) => {
+            // One slow ping is no silence: the node is asked whether it answers.
+            () = sleep_until((timeout + LATE).max(heard + SILENCE) - PROBE), if probed <= heard => {
+                probed = Instant::now();
+                probe = async { client.status().await.is_ok() }.boxed().fuse();
+            }
+            is_there = &mut probe, if !probe.is_terminated() => if is_there {
+                heard = Instant::now();
+            },
+            () = sleep_until(limit.min((timeout + LATE).max(heard + SILENCE))) => {
                 bail!("the node reports nothing, and the time of the dial is over: it is stopped, or has too much to do");
             }
             signal = shutdown.signalled() => {
