@@ -63,6 +63,7 @@ mod ranged;
 mod reset;
 mod resolve;
 mod server;
+mod shared;
 mod tcp;
 mod tls;
 
@@ -108,6 +109,7 @@ pub use crate::{
     },
     ranged::Config,
     reset::reset,
+    shared::poll_write_shared,
     tcp::yamux::{Yamux, YamuxConnection, YamuxStream},
 };
 pub use p2pnode_protocol::{Family, Transport};

@@ -14,6 +14,7 @@ use p2pnode_services::{
     core::session::StreamId,
     wire::{Frame, HEADER, Header, encode},
 };
+use p2pnode_transports::poll_write_shared;
 
 /// How much of a body is allocated before anything of it has come: a remote cannot make this side hold much by headers alone.
 const FIRST: usize = 8 << 10;
@@ -163,11 +164,7 @@ impl Carrier {
         loop {
             self.gather(&mut next);
             let mut stream = Pin::new(&mut self.stream);
-            let bytes = match self.out.is_empty() {
-                false => &self.out[..],
-                true => &self.payload[..],
-            };
-            if bytes.is_empty() {
+            if self.out.is_empty() && self.payload.is_empty() {
                 if !self.is_flushed {
                     ready!(stream.as_mut().poll_flush(cx))?;
                     self.is_flushed = true;
@@ -180,11 +177,15 @@ impl Carrier {
                 };
             }
             self.is_flushed = false;
-            let written = ready!(stream.poll_write(cx, bytes))?;
+            let is_payload = self.out.is_empty();
+            let written = ready!(match is_payload {
+                false => stream.poll_write(cx, &self.out),
+                true => poll_write_shared(stream, cx, &self.payload),
+            })?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            match self.out.is_empty() {
+            match is_payload {
                 false => self.out.advance(written),
                 true => self.payload.advance(written),
             }

@@ -17,7 +17,7 @@ use p2pnode_services::{
         sessions::Key,
     },
     identity::proxy::SIGNATURE,
-    wire::{MAX_DATAGRAM, ResetReason},
+    wire::{Frame, MAX_DATAGRAM, ResetReason},
 };
 use p2pnode_transports::{DatagramError, DatagramPath, Datagrams};
 use socket2::SockRef;
@@ -199,6 +199,22 @@ impl State {
         self.insert(Arc::clone(&line));
         self.born.push(Arc::clone(&line));
         Some(line)
+    }
+
+    /// What the flow's stream takes next. QUIC keeps megabytes of a stream, so a datagram that would wait there is dropped.
+    pub(super) fn poll_transmit(&mut self, key: FlowKey, stream: StreamId) -> Option<Frame> {
+        loop {
+            let frame = self.flows.poll_transmit(key, stream)?;
+            let (Frame::Datagram(payload), Some(path)) = (&frame, self.paths.get(&key.peer)) else {
+                return Some(frame);
+            };
+            // The path may carry longer ones again.
+            self.flows.handle_path(key.peer, path.max_size());
+            if path.admits_on_stream(payload.len()) {
+                return Some(frame);
+            }
+            self.metrics.datagram_dropped();
+        }
     }
 
     fn send(&mut self, peer: PeerId, datagram: Bytes) {

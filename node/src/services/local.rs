@@ -2,9 +2,10 @@
 
 use std::{
     cell::RefCell,
+    future::Future as _,
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -13,12 +14,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use p2pnode_services::core::sockets::Place;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead as _, AsyncWrite as _, DuplexStream, ReadBuf},
+    io::{AsyncReadExt as _, AsyncWrite as _, DuplexStream},
     net::{TcpStream, UnixStream},
     time::{Instant, sleep},
 };
@@ -36,7 +37,8 @@ const UNSENT_LOOK: Duration = Duration::from_millis(5);
 
 thread_local! {
     /// Bytes are read here, and copied to a buffer of their size: an idle socket holds none, and a short read keeps no long one.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// If they fill the buffer, it is theirs.
+    static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
 /// A local socket.
@@ -103,14 +105,18 @@ impl Socket {
         most: usize,
     ) -> Poll<io::Result<Bytes>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(READ, 0);
-            let mut buffer = ReadBuf::new(&mut scratch[..most.min(READ)]);
+            scratch.clear();
+            scratch.reserve(READ);
+            let mut buffer = (&mut *scratch).limit(most.min(READ));
             ready!(match self {
-                Self::Tcp(stream, _) => Pin::new(stream).poll_read(cx, &mut buffer),
-                Self::Unix(stream, _) => Pin::new(stream).poll_read(cx, &mut buffer),
-                Self::Pipe(stream, _) => Pin::new(stream).poll_read(cx, &mut buffer),
+                Self::Tcp(stream, _) => pin!(stream.read_buf(&mut buffer)).poll(cx),
+                Self::Unix(stream, _) => pin!(stream.read_buf(&mut buffer)).poll(cx),
+                Self::Pipe(stream, _) => pin!(stream.read_buf(&mut buffer)).poll(cx),
             })?;
-            Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
+            Poll::Ready(Ok(match scratch.len() == READ {
+                true => std::mem::take(scratch).freeze(),
+                false => Bytes::copy_from_slice(scratch),
+            }))
         })
     }
 

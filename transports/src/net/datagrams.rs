@@ -47,6 +47,7 @@ pub enum DatagramError {
 pub(crate) trait Carrier: Send + Sync {
     fn remote(&self) -> SocketAddr;
     fn max_size(&self) -> Option<usize>;
+    fn admits_on_stream(&self, length: usize) -> bool;
     fn send(&self, datagram: Bytes) -> Result<(), DatagramError>;
 }
 
@@ -173,6 +174,14 @@ impl DatagramPath {
     #[must_use]
     pub fn max_size(&self) -> Option<usize> {
         self.0.upgrade()?.max_size()
+    }
+
+    /// Whether a datagram that is longer than [`Self::max_size`] may go on a stream of the connection now. If not, it would wait long
+    /// for others.
+    #[must_use]
+    pub fn admits_on_stream(&self, length: usize) -> bool {
+        let carrier = self.0.upgrade();
+        carrier.is_none_or(|carrier| carrier.admits_on_stream(length))
     }
 
     /// Sends `datagram`, once and without a confirmation. A datagram that would wait long for others is not sent.

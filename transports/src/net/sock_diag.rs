@@ -14,7 +14,7 @@ use p2pnode_protocol::Family;
 
 use super::{
     interfaces::netlink::{self, AF_INET, AF_INET6, HEADER},
-    socket::wildcard,
+    socket::{is_taken, wildcard},
 };
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -100,9 +100,13 @@ pub(crate) fn unacked(port: u16, remote: SocketAddr) -> Option<u32> {
 }
 
 /// Whether the kernel keeps a connection of this port, in either family. One in TIME_WAIT does not count: its 4-tuple can be connected
-/// again.
+/// again. The kernel walks over the table of all connections for a list, so a port that can be bound is asked for no list.
 pub(crate) fn is_held(port: u16) -> bool {
-    Family::ALL.into_iter().any(|family| {
+    let mut taken = Family::ALL.into_iter();
+    taken.any(|family| {
+        if !is_taken(family, port) {
+            return false;
+        }
         // With the port 0, to any remote.
         let found = list(port, wildcard(family, 0)).unwrap_or_default();
         let mut found = found.iter().filter_map(|message| parse(message));

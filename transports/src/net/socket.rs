@@ -39,6 +39,22 @@ fn bind_udp(
     Ok(socket.into())
 }
 
+/// Whether TCP has the port in this family: a socket, or a connection that the kernel ends for nobody. Also if UDP has it.
+///
+/// Without `SO_REUSEADDR` a bind fails for any of them, which takes microseconds. A list of connections takes milliseconds.
+pub(crate) fn is_taken(family: Family, port: u16) -> bool {
+    let bind = || {
+        let _lock = lock(family, port)?;
+        let addr = wildcard(family, port);
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if family == Family::Ip6 {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&addr.into())
+    };
+    bind().is_err_and(|error: io::Error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 /// How much of what has arrived and what is to be sent the kernel keeps for a UDP socket, in bytes: every connection of a node or
 /// a relay shares one. The kernel gives at most `net.core.rmem_max` and `wmem_max` (212,992 unless set), without an error.
 const UDP_BUFFER: usize = 4 << 20;

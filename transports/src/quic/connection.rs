@@ -1,9 +1,10 @@
 //! A connection as libp2p's multiplexer, and its streams.
 
 use std::{
+    future::Future as _,
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Instant,
@@ -25,7 +26,7 @@ use crate::net::{
     budget::{Budgeted, Class, Grant, Opens, Overuse, Pause, Registered, canonical},
     proposals::LimitedProposals,
 };
-use crate::reset::is_reset;
+use crate::{reset::is_reset, shared::take_shared};
 
 type Opening = BoxFuture<'static, Result<(SendStream, RecvStream), ConnectionError>>;
 
@@ -383,7 +384,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.send), cx, buf)
+        let Some(shared) = take_shared(buf) else {
+            return AsyncWrite::poll_write(Pin::new(&mut self.send), cx, buf);
+        };
+        let shared = &mut [shared];
+        let written = ready!(pin!(self.send.write_chunks(shared)).poll(cx))?;
+        Poll::Ready(Ok(written.bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -82,6 +82,12 @@ impl Carrier for Quic {
             .flatten()
     }
 
+    fn admits_on_stream(&self, length: usize) -> bool {
+        let now = tokio::time::Instant::now().into_std();
+        let flight = self.flight.as_ref();
+        flight.is_none_or(|flight| flight.admits_on_stream(length, now))
+    }
+
     fn send(&self, datagram: Bytes) -> Result<(), DatagramError> {
         // One that no path takes is refused for that, whatever the path carries at present.
         let most = self.connection.max_datagram_size();

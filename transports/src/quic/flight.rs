@@ -120,35 +120,65 @@ impl Flight {
 
     /// Whether the connection takes a datagram of `length` bytes, while `queued` bytes of earlier ones wait.
     pub(super) fn admits(&self, length: usize, queued: usize, now: Instant) -> bool {
-        self.offered.store(self.since_begin(now) + 1, Relaxed);
         let (length, queued) = (length as u64, queued as u64);
-        let window = self.window.load(Acquire);
-        let rtt = self.rtt.load(Relaxed);
-        if rtt == 0 {
-            return queued + length <= window;
-        }
-        let carried_in = |time: Duration| window.saturating_mul(micros(time)) / rtt;
-        let burst = BURST.max(carried_in(BURST_TIME));
-        let waits = LEAST.max(carried_in(WAIT));
+        let Some(rate) = self.offer(now) else {
+            return queued + length <= self.window.load(Acquire);
+        };
         let in_flight = self.in_flight.load(Relaxed);
-        let free = window.saturating_sub(in_flight).min(burst);
-        if queued + length > free + waits {
-            return false;
-        }
+        let free = rate.window.saturating_sub(in_flight).min(rate.burst());
+        queued + length <= free + rate.waits() && self.take(length, length, &rate, now)
+    }
+
+    /// The same of one that a stream carries, since it is longer than the datagrams of the path. quinn keeps megabytes of a stream, so
+    /// only the datagrams that were taken before count. One of any length is taken if those are gone.
+    pub(super) fn admits_on_stream(&self, length: usize, now: Instant) -> bool {
+        let rate = self.offer(now);
+        rate.is_none_or(|rate| self.take(length as u64, 0, &rate, now))
+    }
+
+    /// A datagram is offered. Returns what the connection carries, if the round trip is known.
+    fn offer(&self, now: Instant) -> Option<Rate> {
+        self.offered.store(self.since_begin(now) + 1, Relaxed);
+        let (window, rtt) = (self.window.load(Acquire), self.rtt.load(Relaxed));
+        (rtt > 0).then_some(Rate { window, rtt })
+    }
+
+    /// Takes `length` bytes, if what was taken before and is not carried yet leaves room for `own` bytes of them.
+    fn take(&self, length: u64, own: u64, rate: &Rate, now: Instant) -> bool {
         // Nothing panics while it holds the lock.
         let taken = &mut *self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let carried = carried_in(now.saturating_duration_since(taken.at));
+        let carried = rate.carried_in(now.saturating_duration_since(taken.at));
         if carried > 0 {
             taken.at = now;
             taken.level = taken.level.saturating_sub(carried * SHARE.0 / SHARE.1);
         }
-        let fits = taken.level + length <= burst + waits;
+        let fits = taken.level + own <= rate.burst() + rate.waits();
         taken.level += if fits { length } else { 0 };
         fits
     }
 
     fn since_begin(&self, now: Instant) -> u64 {
         micros(now.saturating_duration_since(self.begun))
+    }
+}
+
+/// What a connection carries: a window of bytes in each round trip, in microseconds.
+struct Rate {
+    window: u64,
+    rtt: u64,
+}
+
+impl Rate {
+    fn carried_in(&self, time: Duration) -> u64 {
+        self.window.saturating_mul(micros(time)) / self.rtt
+    }
+
+    fn burst(&self) -> u64 {
+        BURST.max(self.carried_in(BURST_TIME))
+    }
+
+    fn waits(&self) -> u64 {
+        LEAST.max(self.carried_in(WAIT))
     }
 }
 
@@ -201,6 +231,24 @@ mod tests {
         let (taken, longest) = offered_each(Duration::from_micros(100), 12_000);
         assert!((430..500).contains(&taken), "{taken}");
         assert!(longest < Duration::from_millis(12), "{longest:?}");
+    }
+
+    #[test]
+    fn a_stream_is_given_its_share_of_the_rate_and_takes_a_long_datagram_when_nothing_waits() {
+        let begun = Instant::now();
+        let flight = Flight::new(begun);
+        // 600 kB/s, of which datagrams have 525.
+        flight.set_window(12_000);
+        assert!(flight.admits_on_stream(LENGTH, begun), "no round trip");
+        flight.set_rtt(Duration::from_millis(20));
+        let offered = (0..10_000).map(|tick| begun + Duration::from_micros(100) * tick);
+        let taken = offered.filter(|now| flight.admits_on_stream(LENGTH, *now));
+        let taken = taken.count();
+        assert!((430..460).contains(&taken), "{taken}");
+        let later = begun + Duration::from_secs(2);
+        assert!(flight.admits_on_stream(65_507, later));
+        assert!(!flight.admits_on_stream(LENGTH, later), "behind it");
+        assert!(flight.admits_on_stream(65_507, later + Duration::from_millis(120)));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::{io, sync::Arc, time::Duration};
 use aws_lc_rs::hmac;
 use libp2p::identity::Keypair;
 use quinn::{
-    ClientConfig, EndpointConfig, NoneTokenStore, Runtime, ServerConfig, TokioRuntime,
-    TransportConfig, ValidationTokenConfig, VarInt,
+    ClientConfig, EndpointConfig, MtuDiscoveryConfig, NoneTokenStore, Runtime, ServerConfig,
+    TokioRuntime, TransportConfig, ValidationTokenConfig, VarInt,
     crypto::{
         CryptoError, HmacKey,
         rustls::{QuicClientConfig, QuicServerConfig},
@@ -62,6 +62,11 @@ const SEND_WINDOW: u64 = 24 << 20;
 /// each way. 4 MiB carry 335 Mbit/s at 100 ms.
 const RELAY_STREAM_WINDOW: u32 = 4 << 20;
 const RELAY_SEND_WINDOW: u64 = 4 << 20;
+
+/// How long quinn waits before it looks for the path's packet size again, once it believes that the path has lost large packets. It
+/// believes so after four losses without a large packet that arrives, which random loss brings about as well (`docs/notes.md`). A
+/// probe shows within a round trip what the path takes, and costs no data. quinn's own pause is 60 s.
+const SMALL_PACKETS: Duration = Duration::ZERO;
 
 /// What every socket of a node has in common.
 pub(crate) struct Settings {
@@ -220,8 +225,11 @@ fn transport(congestion: Congestion, initial_rtt: Duration, role: Role) -> Arc<T
     };
     // `connection` widens what the peer of the connection may have, once the peer is known.
     let stranger = Class::Stranger;
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.black_hole_cooldown(SMALL_PACKETS);
     let mut transport = TransportConfig::default();
     transport
+        .mtu_discovery_config(Some(mtu))
         .initial_rtt(initial_rtt)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IDLE_TIMEOUT.try_into().ok())

@@ -1,7 +1,7 @@
 //! The TCP connection of an ordinary dial: from which port of the range it leaves.
 //!
 //! The punch port comes first, so that the remote sees the mapping that a punch needs. Where the kernel holds the 4-tuple, or a device
-//! on the way remembers it, another port takes its place. The kernel is asked beforehand ([`sock_diag`]).
+//! on the way remembers it, another port takes its place. The kernel is asked before that ([`sock_diag`]).
 
 use std::{io, time::Duration};
 
@@ -44,7 +44,6 @@ impl Dial {
         loop {
             // Ports whose 4-tuple is in use: held until the end of the round, so that each is tried once.
             let mut refused = Vec::new();
-            let held = self.held();
             let mut in_use = false;
             if self.port_use == PortUse::Reuse && !self.was_reset {
                 let port = self.shared.ports.punch_port(Transport::Tcp, self.family());
@@ -59,6 +58,8 @@ impl Dial {
                     }
                 }
             }
+            // The kernel takes milliseconds for this list, and most dials have left from the punch port by now.
+            let held = self.held();
             let exhausted = loop {
                 let lease = match self.shared.ports.lease_beside(&held, self.family()) {
                     Ok(lease) => lease,

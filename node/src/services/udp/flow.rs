@@ -337,7 +337,7 @@ impl Task {
                 }
             }
             let next = || {
-                let frame = hub.flows(|state| state.flows.poll_transmit(key, id));
+                let frame = hub.flows(|state| state.poll_transmit(key, id));
                 any |= frame.is_some();
                 frame
             };

@@ -23,7 +23,7 @@ use futures::future::{join_all, join3};
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::addr::{self, Host};
 use p2pnode_transports::{ClaimedUdp, Family, FamilyPolicy, Handle, PortRange, Transport};
-use tokio::{net::lookup_host, time::Instant};
+use tokio::{net::lookup_host, task::spawn_blocking, time::Instant};
 
 pub(crate) use self::lifetime::LONGEST;
 use self::{
@@ -165,8 +165,10 @@ impl Plan {
 
     async fn gather(&self, known: Known) -> Facts {
         let deadline = Instant::now() + WHOLE;
-        // Before this look takes ports.
-        let host = host::look(&self.sockets, &self.transports);
+        // Before this look takes ports. The kernel takes milliseconds for its tables: nobody else waits for them.
+        let (sockets, transports) = (self.sockets.clone(), self.transports.clone());
+        let host = spawn_blocking(move || host::look(&sockets, &transports));
+        let host = host.await.unwrap_or_default();
         self.names.forget();
         let (mut targets, mut unresolved) = self.targets(&known.relays).await;
         for (relay, addr) in &known.connected {
