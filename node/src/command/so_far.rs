@@ -51,6 +51,8 @@ impl SoFar {
             | Event::ReservationLost { .. }
             | Event::RelayUnreachable { .. }
             | Event::PortRests { .. }
+            | Event::KeyShared { .. }
+            | Event::KeyAlone { .. }
             | Event::RelayRefused { .. }
             | Event::Dialing { .. }
             | Event::SearchPaused { .. }

@@ -182,11 +182,6 @@ impl NodeState {
         (path.kind == PathKind::Direct && (!is_second || has_preferred())).then_some(!is_second)
     }
 
-    /// An inbound connection was this node's own.
-    pub(crate) fn handle_met_itself(&mut self, now: Instant) {
-        self.own_key.handle_met_itself(now);
-    }
-
     /// A connection is no longer open.
     pub(crate) fn handle_closed(&mut self, mut closed: Closed, now: Instant) {
         let id = closed.connection;
@@ -209,6 +204,7 @@ impl NodeState {
         }
         let reason = &closed.reason;
         self.inquiries.handle_closed(id);
+        self.own_key.handle_closed(id);
         self.end_introductions(id);
         self.actions.push_back(Action::ForgetObservation(id));
         let jitter = self.rng.f64();

@@ -89,6 +89,12 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
                 "port {port} rests toward {remote}: a NAT or a firewall remembers an earlier connection"
             ),
         ),
+        Event::KeyShared { t, at, .. } => timed(
+            *t,
+            "key",
+            &format!("also used by another host, at {at}; give each host a key of its own"),
+        ),
+        Event::KeyAlone { t } => timed(*t, "key", "no other host is seen with it any more"),
         Event::RelayRefused { t, relay, reason } => timed(
             *t,
             "refused",
@@ -211,6 +217,8 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
         | Event::ReservationLost { .. }
         | Event::RelayUnreachable { .. }
         | Event::PortRests { .. }
+        | Event::KeyShared { .. }
+        | Event::KeyAlone { .. }
         | Event::RelayRefused { .. }
         | Event::Punch { .. }
         | Event::Search { .. }
