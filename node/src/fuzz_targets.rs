@@ -46,6 +46,7 @@ targets! {
     service_datagram, "../../fuzz/fuzz_targets/service_datagram.rs";
     service_frames, "../../fuzz/fuzz_targets/service_frames.rs";
     service_socks, "../../fuzz/fuzz_targets/service_socks.rs";
+    shared_key, "../../fuzz/fuzz_targets/shared_key.rs";
     stun, "../../fuzz/fuzz_targets/stun.rs";
 }
 

@@ -26,6 +26,7 @@ pub mod preference;
 pub mod probe;
 mod quote;
 mod scope;
+pub mod shared_key;
 mod source;
 pub mod stun;
 mod transport;

@@ -1,8 +1,11 @@
 //! What a node reports of its paths is what is on the wire; what it cannot know it calls unknown.
 
+use std::fs;
+
 use p2pnode_tests::{
     admin::{self, ADMIN, ADMIN_LISTEN},
     capture::Capture,
+    node::{RELAY_CONTROL_SOCKET, control_socket},
     peer::{protocol, sockets},
     prelude::*,
     stranger,
@@ -15,6 +18,7 @@ lab_tests! {
     a_host_without_ip6_claims_none_for_its_direct_path: without_ip6("true");
     the_far_hop_behind_a_foreign_relay_is_unknown: foreign_relay();
     a_reservation_without_addresses_is_the_reason_wherever_one_is_given: no_addresses();
+    two_hosts_with_one_key_are_reported_by_both_and_by_the_relay_until_one_ends: one_key();
 }
 
 const PUNCH: &str = "P2PNODE_PUNCH_ENABLED";
@@ -228,5 +232,72 @@ async fn no_addresses() -> Result<()> {
         reason.contains("does not accept the reservation") && reason.contains("`status` says why"),
         "{reason}"
     );
+    Ok(())
+}
+
+const SHARED: &str = "two hosts use the key of one peer";
+
+/// Waits until the relay counts so many keys of two hosts.
+async fn counted(lab: &Lab, relay: &Relay, keys: u64) -> Result<()> {
+    let socket = control_socket(lab.artifacts(), "relay");
+    let watch = Launch::new(format!("relay-watch-{keys}"), &bins()?.relay_node)
+        .args(["status", "--watch", "--json"])
+        .env(RELAY_CONTROL_SOCKET, socket)
+        .on(&relay.host)?;
+    let is_so = |events: &[Event]| {
+        let counted = events.last()?.json["shared_keys"].as_u64();
+        (counted.unwrap_or_default() == keys).then_some(())
+    };
+    watch.until("the shared keys", PATIENCE * 3, is_so).await
+}
+
+/// Two hosts behind two NATs have one key, and each uses another transport. A process that starts again is one host.
+async fn one_key() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    let (_, a_host) = lab.home("a", NatKind::EimApdf).await?;
+    let (_, b_host) = lab.home("b", NatKind::Symmetric).await?;
+    let mut before = relay.node("before", &a_host, &[Transport::Quic]).await?;
+    for name in ["a.key", "b.key"] {
+        fs::copy(a_host.file("before.key"), a_host.file(name))?;
+    }
+    before.process.kill().await?;
+    let a = relay.node("a", &a_host, &[Transport::Quic]).await?;
+    ensure!(a.id == before.id, "{} and {}", a.id, before.id);
+    let ended = |lines: &[Event]| {
+        let mut lines = lines.iter();
+        let ended = lines.any(|line| line.line.contains("reservation ended"));
+        ended.then_some(())
+    };
+    let process = &relay.process;
+    process
+        .log_until("the end of the one before", PATIENCE * 4, ended)
+        .await?;
+    ensure!(!process.log().contains(SHARED), "{}", process.log());
+    let events = a.process.events();
+    let mut reports = events.iter().filter(|event| event.name() == "key_shared");
+    ensure!(reports.next().is_none(), "{events:?}");
+
+    let mut b = relay.node("b", &b_host, &[Transport::Tcp]).await?;
+    ensure!(a.id == b.id, "{} and {}", a.id, b.id);
+    for node in [&a, &b] {
+        let shared = node.process.event("key_shared", PATIENCE * 4).await?;
+        shared.has(&json!({"relay": relay.id}))?;
+        let status = node.control.status().await?;
+        ensure!(status["key_also_at"] == shared.json["at"], "{status}");
+        let text = node.control.text(&["status"]).await?;
+        ensure!(text.contains("also used by another host"), "{text}");
+        let remedy = "Give each host a key of its own";
+        node.process.logged(remedy, PATIENCE).await?;
+    }
+    process.logged(SHARED, PATIENCE).await?;
+    counted(&lab, &relay, 1).await?;
+
+    b.process.terminate()?;
+    b.process.exit(PATIENCE).await?;
+    a.process.event("key_alone", PATIENCE * 3).await?;
+    counted(&lab, &relay, 0).await?;
+    let status = a.control.status().await?;
+    ensure!(status["key_also_at"].is_null(), "{status}");
     Ok(())
 }

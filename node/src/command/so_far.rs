@@ -51,6 +51,8 @@ impl SoFar {
             | Event::ReservationLost { .. }
             | Event::RelayUnreachable { .. }
             | Event::PortRests { .. }
+            | Event::KeyShared { .. }
+            | Event::KeyAlone { .. }
             | Event::RelayRefused { .. }
             | Event::Dialing { .. }
             | Event::SearchPaused { .. }
@@ -72,6 +74,17 @@ impl SoFar {
     /// How the last search for ports has ended.
     pub(crate) const fn last_search(&self) -> Option<&SearchReport> {
         self.last_search.as_ref()
+    }
+
+    /// The result if the node that dials reports none, for this reason: what it has reached is not known any more.
+    pub(crate) fn unknown(self, reason: String, t: Duration) -> Outcome {
+        Outcome {
+            outcome: Reached::Unknown,
+            time_to_direct: None,
+            path: None,
+            reason: Some(NotDirect::Unreachable(reason.clone())),
+            ..self.ended(reason, t)
+        }
     }
 
     /// The result if the dial ends after this time for this reason.

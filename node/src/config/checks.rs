@@ -7,7 +7,7 @@ use p2pnode_protocol::addr::Endpoint;
 use p2pnode_services::config::Listen;
 use p2pnode_transports::{Family, Transport, to_socket_addr};
 
-use super::{Config, Dial, Discovery, Mdns, Punch};
+use super::{Config, Dial, Discovery, Mdns, Punch, RelayAddr};
 
 /// The most names in `discovery.dns`: each dial resolves all of them.
 const SERVICES: usize = 8;
@@ -74,6 +74,19 @@ pub(super) fn contradictions(reader: &mut Reader<'_>, config: &Config) {
         }
     }
     punch(reader, &config.punch, &config.dial);
+}
+
+impl Config {
+    /// The addresses of relays that are dialed: those over a transport that is switched on. Each relay has one.
+    pub(crate) fn dialed_relays(&self) -> Vec<RelayAddr> {
+        let relays = self.relays.iter().cloned();
+        let (on, off): (Vec<_>, Vec<_>) =
+            relays.partition(|relay| disabled(&relay.addr, &self.dial).is_none());
+        for relay in off {
+            tracing::info!(own = tracing::field::Empty, %relay, "an address of a relay is skipped: dial.transports does not name its transport");
+        }
+        on
+    }
 }
 
 /// A forward in the dial range would take a port that a punch needs.

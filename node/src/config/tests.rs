@@ -9,7 +9,7 @@ mod wrong;
 use std::path::Path;
 
 use p2pnode_daemon::config::{Document, Flags, Sources, load};
-use p2pnode_transports::Congestion;
+use p2pnode_transports::{Congestion, Transport};
 
 use super::*;
 
@@ -146,6 +146,20 @@ fn a_dial_beside_a_running_node_takes_nothing_of_its_file_that_only_one_can_have
     .unwrap();
     assert_eq!(loaded.config.listen.len(), 1);
     assert_eq!(loaded.config.key, Key::File("given.key".into()));
+}
+
+#[test]
+fn an_address_of_a_relay_over_a_transport_that_is_off_is_skipped() {
+    let relays = "relays: [/ip4/192.0.2.1/udp/1/quic-v1/p2p/$A, /ip4/192.0.2.1/tcp/1/p2p/$A]";
+    for (transports, dialed) in [("[quic, tcp]", 2), ("[tcp]", 1), ("[quic]", 1)] {
+        let file = format!("dial: {{ transports: {transports} }}\n{relays}");
+        let config = read(&file, Purpose::Run).unwrap();
+        assert_eq!(config.relays.len(), 2);
+        let relays = config.dialed_relays();
+        assert_eq!(relays.len(), dialed, "{transports}");
+        let mut names = relays.iter().map(|relay| Transport::of(&relay.addr));
+        assert!(names.all(|of| transports.contains(&of.unwrap().to_string())));
+    }
 }
 
 #[test]

@@ -100,6 +100,23 @@ pub enum Event {
         /// What loses them.
         reason: RestReason,
     },
+    /// Another host uses the key of this node. `run` only.
+    KeyShared {
+        /// Time since the start.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+        /// Where the other host is.
+        at: SocketAddr,
+        /// The relay that sees it; null if a dial of this node has found it.
+        #[serde(with = "json::text_or_null")]
+        relay: Option<PeerId>,
+    },
+    /// No other host is seen with the key any more. `run` only.
+    KeyAlone {
+        /// Time since the start.
+        #[serde(rename = "t_ms", with = "json::millis")]
+        t: Duration,
+    },
     /// A relay does not admit this node.
     RelayRefused {
         /// Time since the start.
@@ -252,6 +269,8 @@ impl Event {
             | Self::Mapping { .. }
             | Self::RelayUnreachable { .. }
             | Self::PortRests { .. }
+            | Self::KeyShared { .. }
+            | Self::KeyAlone { .. }
             | Self::RelayRefused { .. }
             | Self::Ping { .. }
             | Self::PingMissed { .. }
@@ -403,6 +422,8 @@ pub enum Reached {
     Relayed,
     /// Nothing.
     Unreachable,
+    /// That is not known: the node that dials reports no result.
+    Unknown,
 }
 
 impl std::fmt::Display for NotDirect {

@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct SimNode {
     pub(super) state: NodeState,
     pub(super) machine: Machine,
+    /// Names this run to relays.
+    instance: u64,
     pub(super) punches: Punches,
     /// Asked for, and granted.
     pub(super) reservations: Vec<Reservation>,
@@ -43,10 +45,11 @@ pub(super) struct SimNode {
 }
 
 impl SimNode {
-    pub(super) fn new(state: NodeState, machine: Machine) -> Self {
+    pub(super) fn new(state: NodeState, machine: Machine, instance: u64) -> Self {
         Self {
             state,
             machine,
+            instance,
             punches: Punches::default(),
             reservations: Vec::new(),
             events: Vec::new(),
@@ -327,10 +330,11 @@ impl World {
             token,
             again,
         } = request;
+        let instance = self.hosts[host].node().unwrap().instance;
         self.ask(
             connection,
             PATIENCE,
-            move |world, question| world.serve_join(question, token.as_deref()),
+            move |world, question| world.serve_join(question, token.as_deref(), instance),
             move |world, answer| {
                 let (now, wall): (_, SystemTime) = (world.network.now, world.network.wall());
                 let reply = match answer {

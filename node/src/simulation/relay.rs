@@ -179,6 +179,18 @@ impl World {
                     },
                 );
             }
+            Action::ReportSharedKey {
+                connection, notice, ..
+            } => {
+                let own = self.hosts[host].peer;
+                self.note(host, "reports a shared key");
+                self.send(connection, move |world, at| {
+                    let (now, host) = (world.network.now, world.ends[&at].host);
+                    if let Some(node) = world.hosts[host].node() {
+                        node.state.handle_shared_key(own, at, notice.at, now);
+                    }
+                });
+            }
             Action::StoreRecord(Stored {
                 peer,
                 value,
@@ -295,12 +307,13 @@ impl World {
         self.answer(question, Answer::Record(found));
     }
 
-    pub(super) fn serve_join(&mut self, question: Question, token: Option<&str>) {
+    pub(super) fn serve_join(&mut self, question: Question, token: Option<&str>, instance: u64) {
         let (now, end) = (both(&self.network), &self.ends[&question.at]);
         let (host, peer) = (end.host, end.peer);
         let Some(relay) = self.hosts[host].relay() else {
             return;
         };
+        relay.state.handle_instance(question.at, instance);
         let reply = match relay.state.handle_join(peer, token, now) {
             p2pnode_protocol::join::Answer::Admitted(_) => JoinReply::Admitted,
             p2pnode_protocol::join::Answer::Refused(why) => JoinReply::Refused(why),

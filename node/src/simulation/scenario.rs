@@ -288,7 +288,7 @@ impl World {
         };
         let mut machine = Machine::new(local, setup.punches, policy, Timing::default(), seed);
         machine.handle_relays(&relay_addrs);
-        SimNode::new(state, machine)
+        SimNode::new(state, machine, seed)
     }
 
     /// The peers that may connect to a node: its relays, and those of its rules.
@@ -329,6 +329,16 @@ impl World {
             node.state
                 .handle_listening(ListenerId::next(), address, now);
         }
+    }
+
+    /// Gives a host the key of another one, and starts it with that.
+    pub(super) fn copy_key(&mut self, from: usize, to: usize) {
+        self.stop(to);
+        let Host { keypair, peer, .. } = &self.hosts[from];
+        let (keypair, peer) = (keypair.clone(), *peer);
+        self.hosts[to].keypair = keypair;
+        self.hosts[to].peer = peer;
+        self.start(to);
     }
 
     /// Ends the program of a host without a word.

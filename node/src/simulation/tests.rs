@@ -13,6 +13,7 @@ mod punch;
 mod reasons;
 mod refusal;
 mod reservation;
+mod shared_key;
 mod slow;
 
 use std::time::Duration;

@@ -10,9 +10,10 @@ use libp2p::{
 
 use p2pnode_protocol::{
     bucket::Measure,
-    directory, draining,
+    directory, draining, exchange,
     guarded::{Guarded, PerConnection},
     ping,
+    shared_key::SharedKey,
 };
 use p2pnode_transports::Budgets;
 
@@ -54,6 +55,7 @@ pub(crate) struct Behaviour {
     services: services::Behaviour,
     pub(crate) autonat: autonat::Behaviour,
     draining: Guarded<draining::Behaviour, PerConnection>,
+    shared_key: Guarded<exchange::Behaviour<SharedKey>, PerConnection>,
     pub(crate) directory: directory::Behaviour,
 }
 
@@ -114,7 +116,8 @@ impl Behaviour {
             streams: asks.streams,
             services: asks.services,
             autonat: autonat::Behaviour::default(),
-            draining: Guarded::new(draining::Behaviour::default(), limits.requests),
+            draining: Guarded::new(draining::Behaviour::default(), limits.requests.clone()),
+            shared_key: Guarded::new(exchange::Behaviour::new(1), limits.requests),
             directory,
         }
     }

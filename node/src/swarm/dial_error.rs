@@ -196,7 +196,7 @@ fn circuit_refusal(error: &ConnectError) -> String {
         ConnectError::NoReservation => {
             "the peer holds no reservation on this relay: is it running, with this relay in its configuration?".to_owned()
         }
-        ConnectError::ConnectionFailed => "the relay could not reach the peer, which holds a reservation there: the peer is gone, is full (`limits.memory`), or does not accept the circuit; its `status` says why".to_owned(),
+        ConnectError::ConnectionFailed => "the relay could not reach the peer, which holds a reservation there: the peer is gone, is full (`limits.memory`), or does not accept the reservation; its `status` says why".to_owned(),
         ConnectError::ResourceLimitExceeded => "the relay takes no more circuits: its limits are reached, or it is ending".to_owned(),
         ConnectError::PermissionDenied => "the relay does not admit this circuit".to_owned(),
         ConnectError::Unsupported => "this peer is not a relay: it does not speak circuit relay v2".to_owned(),

@@ -102,7 +102,7 @@ pub(crate) fn start(
     let settings = Settings {
         local,
         is_throwaway: matches!(config.key, Key::Throwaway { .. }),
-        relays: config.relays.clone(),
+        relays: config.dialed_relays(),
         reservations,
         family: config.dial.family,
         port_range: config.dial.port_range,

@@ -6,12 +6,13 @@
 //! asks a remote only if the remote's identify lists the protocol.
 //!
 //! - [`Asking`] asks over streams that somebody else opens.
-//! - [`Handler`] asks and serves over the streams of one connection.
+//! - [`Handler`] asks and serves over the streams of one connection, and [`Behaviour`] has one for each.
 //!
 //! A remote can make either side hold a bounded number of streams, each with one message of bounded length, for [`TIMEOUT`].
 //! No exchange keeps a connection open.
 
 mod asking;
+mod behaviour;
 mod client;
 mod handler;
 mod server;
@@ -23,6 +24,7 @@ use libp2p::{Stream, StreamProtocol};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use asking::Asking;
+pub use behaviour::{Behaviour, Event, Question};
 pub use handler::{Handler, Report};
 
 use crate::{frame, upgrade::is_refusal};

@@ -62,6 +62,10 @@ pub struct Request {
     /// A [`Token`] as text. `None`: the relay may admit the peer by its id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// A random number that the process drew when it started. Two that differ are two processes: see
+    /// [`shared_key`](crate::shared_key).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<u64>,
 }
 
 /// What the relay decides.
@@ -149,6 +153,12 @@ mod tests {
             r#"{"refused":"no_token"}"#
         );
         assert_eq!(serde_json::to_string(&Request::default()).unwrap(), "{}");
+        let named = Request {
+            token: None,
+            instance: Some(u64::MAX),
+        };
+        let json = serde_json::to_string(&named).unwrap();
+        assert_eq!(json, r#"{"instance":18446744073709551615}"#);
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl RelayPolicy {
     }
 
     /// The connections on which a peer holds a reservation.
-    pub(crate) fn places(&self, peer: &PeerId) -> impl Iterator<Item = ConnectionId> {
+    pub(crate) fn places(&self, peer: &PeerId) -> impl Iterator<Item = ConnectionId> + Clone {
         self.reservations.of_peer(peer)
     }
 

@@ -44,7 +44,10 @@ impl Reservations {
     }
 
     /// The connections on which `peer` holds one.
-    pub(crate) fn of_peer(&self, peer: &PeerId) -> impl ExactSizeIterator<Item = ConnectionId> {
+    pub(crate) fn of_peer(
+        &self,
+        peer: &PeerId,
+    ) -> impl ExactSizeIterator<Item = ConnectionId> + Clone {
         static NONE: std::sync::LazyLock<HashSet<ConnectionId>> =
             std::sync::LazyLock::new(HashSet::new);
         self.of_peer.get(peer).unwrap_or(&NONE).iter().copied()

@@ -1,8 +1,11 @@
 //! Whether two hosts use one key. Pure.
 //!
-//! A node has one connection to each address of a relay, and one reservation in each family. After a network change or a restart
-//! there are two for a moment, of which the old one does not answer. Two connections of one peer to one address may both hold a
-//! reservation. If both answer long after the newer one was granted, there are two nodes.
+//! A node draws a number at its start, and names it on each connection. After a restart two processes hold reservations for a
+//! moment, of which the old one does not answer. If two processes both answer long after the newer reservation was granted, there are
+//! two nodes.
+//!
+//! Other implementations name no process. A node has one connection to each address of a relay, and one reservation in each family.
+//! So two connections to one address over one transport are two nodes under the same condition. See decision 0227.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,14 +14,18 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use p2pnode_daemon::limiter::{Limiter, Measure};
 use p2pnode_transports::{Transport, to_socket_addr};
 
 /// How long after the newer reservation both have to answer: the relay pings every 15 s, and a connection that answers no ping for
 /// 10 s, twice in a row, is closed.
 const TOGETHER: Duration = Duration::from_secs(45);
 
-/// How often it is reported of one peer.
-const REPORT: Duration = Duration::from_secs(3600);
+/// How often it is reported of one peer, in an hour.
+const REPORTS: Measure = Measure {
+    burst: 1,
+    period: Duration::from_secs(3600),
+};
 
 /// The two ends of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,7 +53,7 @@ impl Ends {
 pub struct SharedKey {
     /// Whose key it is.
     pub peer: PeerId,
-    /// Where the two are.
+    /// Where the two are. A notice goes to the first.
     pub at: [SocketAddr; 2],
 }
 
@@ -59,15 +66,35 @@ struct Held {
 }
 
 /// The reservations that are held, and whose peer answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Twins {
     held: HashMap<ConnectionId, Held>,
-    reported: HashMap<PeerId, Instant>,
-    /// Those of which both are still there.
-    pairs: BTreeMap<PeerId, [ConnectionId; 2]>,
+    /// The processes at the far ends of open connections, where they are known.
+    instances: HashMap<ConnectionId, u64>,
+    /// The keys that two hosts use, where they are, and whether that was reported.
+    shared: BTreeMap<PeerId, (Pair, bool)>,
+    reports: Limiter<PeerId>,
+}
+
+type Pair = [ConnectionId; 2];
+
+impl Default for Twins {
+    fn default() -> Self {
+        Self {
+            held: HashMap::new(),
+            instances: HashMap::new(),
+            shared: BTreeMap::new(),
+            reports: Limiter::new(REPORTS),
+        }
+    }
 }
 
 impl Twins {
+    /// The process at the far end of an open connection. The first number of a connection counts.
+    pub(crate) fn named(&mut self, connection: ConnectionId, instance: u64) {
+        self.instances.entry(connection).or_insert(instance);
+    }
+
     /// A connection has got a reservation; not a renewal.
     pub(crate) fn granted(
         &mut self,
@@ -85,60 +112,83 @@ impl Twins {
         self.held.insert(connection, held);
     }
 
-    /// It holds none any more.
-    pub(crate) fn ended(&mut self, connection: ConnectionId) {
-        if let Some(held) = self.held.remove(&connection)
-            && self
-                .pairs
-                .get(&held.peer)
-                .is_some_and(|pair| pair.contains(&connection))
-        {
-            self.pairs.remove(&held.peer);
-        }
-        self.reported
-            .retain(|peer, _| self.held.values().any(|held| held.peer == *peer));
+    /// The connection is closed.
+    pub(crate) fn closed(&mut self, connection: ConnectionId) {
+        self.instances.remove(&connection);
     }
 
-    /// A connection has answered a ping. Returns what is to be reported.
+    /// The connection holds a reservation no longer; `of_peer` do. Returns the peer if two hosts were reported, and one is left.
+    pub(crate) fn ended(
+        &mut self,
+        connection: ConnectionId,
+        of_peer: impl Iterator<Item = ConnectionId> + Clone,
+    ) -> Option<PeerId> {
+        let peer = self.held.remove(&connection)?.peer;
+        let (pair, _) = self.shared.get(&peer)?;
+        if !pair.contains(&connection) {
+            return None;
+        }
+        let mut left = of_peer.clone();
+        let next = left.find_map(|one| Some([one, self.other_host(one, of_peer.clone())?]));
+        if let (Some(next), Some((pair, _))) = (next, self.shared.get_mut(&peer)) {
+            *pair = next;
+            return None;
+        }
+        let (_, is_reported) = self.shared.remove(&peer)?;
+        is_reported.then_some(peer)
+    }
+
+    /// A connection has answered a ping; `of_peer` hold reservations. Returns where two hosts have the key, and whether that is to be
+    /// reported.
     pub(crate) fn answered(
         &mut self,
         connection: ConnectionId,
         of_peer: impl Iterator<Item = ConnectionId>,
         now: Instant,
-    ) -> Option<SharedKey> {
+    ) -> Option<(SharedKey, bool)> {
         self.held.get_mut(&connection)?.answered = now;
-        let one = self.held.get(&connection)?;
-        let others = of_peer.filter(|other| *other != connection);
-        let mut others = others.filter_map(|id| Some((id, self.held.get(&id)?)));
-        let (other_id, other) = others.find(|(_, other)| one.is_another_than(other))?;
-        let (peer, at) = (one.peer, [one.ends.remote, other.ends.remote]);
-        self.pairs.insert(peer, [connection, other_id]);
-        let reported = self.reported.get(&peer);
-        if reported.is_some_and(|at| now < *at + REPORT) {
-            return None;
-        }
-        self.reported.insert(peer, now);
-        Some(SharedKey { peer, at })
+        let other = self.other_host(connection, of_peer)?;
+        let pair = [connection, other];
+        let peer = self.held.get(&connection)?.peer;
+        let at = self.places(pair)?;
+        let is_reported = self.reports.admits(peer, now);
+        let (known, was_reported) = self.shared.entry(peer).or_insert((pair, false));
+        *known = pair;
+        *was_reported |= is_reported;
+        Some((SharedKey { peer, at }, is_reported))
     }
 
     /// The keys that are in use on two hosts now.
-    pub(crate) fn shared(&self) -> impl Iterator<Item = SharedKey> {
-        self.pairs.iter().filter_map(|(peer, pair)| {
-            let [one, other] = pair.map(|id| Some(self.held.get(&id)?.ends.remote));
-            Some(SharedKey {
-                peer: *peer,
-                at: [one?, other?],
-            })
-        })
+    pub(crate) fn shared(&self) -> usize {
+        self.shared.len()
     }
-}
 
-impl Held {
-    /// Whether another node than `other`'s is at the far end.
-    fn is_another_than(&self, other: &Self) -> bool {
-        let both = self.granted.max(other.granted) + TOGETHER;
-        let is_alike = self.ends.local == other.ends.local && self.ends.is_tcp == other.ends.is_tcp;
-        is_alike && self.answered >= both && other.answered >= both
+    fn places(&self, pair: Pair) -> Option<[SocketAddr; 2]> {
+        let [one, other] = pair.map(|id| Some(self.held.get(&id)?.ends.remote));
+        Some([one?, other?])
+    }
+
+    /// One of these connections at whose far end another host is than at the end of this one.
+    fn other_host(
+        &self,
+        connection: ConnectionId,
+        mut of_peer: impl Iterator<Item = ConnectionId>,
+    ) -> Option<ConnectionId> {
+        of_peer.find(|other| *other != connection && self.are_two(connection, *other) == Some(true))
+    }
+
+    /// Whether two nodes are at the far ends: both have answered long after the newer reservation. Two processes are two nodes. If it
+    /// is not known of both which process they are, they are two nodes if they use one address of the relay over one transport.
+    fn are_two(&self, one: ConnectionId, other: ConnectionId) -> Option<bool> {
+        let [(one, first), (other, second)] =
+            [one, other].map(|id| (self.held.get(&id), self.instances.get(&id)));
+        let (one, other) = (one?, other?);
+        let both = one.granted.max(other.granted) + TOGETHER;
+        let are_alike = one.ends.local == other.ends.local && one.ends.is_tcp == other.ends.is_tcp;
+        let differ = first
+            .zip(second)
+            .map_or(are_alike, |(one, other)| one != other);
+        Some(differ && one.answered >= both && other.answered >= both)
     }
 }
 
@@ -163,60 +213,137 @@ mod tests {
         twins: Twins,
         peer: PeerId,
         now: Instant,
+        held: usize,
     }
 
     impl Relay {
-        fn with(held: &[Ends]) -> Self {
+        /// A peer that holds a reservation on each of these connections, of which it names the process or does not.
+        fn with(held: &[(Ends, Option<u64>)]) -> Self {
             let (mut twins, peer, now) = (Twins::default(), PeerId::random(), Instant::now());
-            for (number, ends) in held.iter().enumerate() {
+            for (number, (ends, instance)) in held.iter().enumerate() {
+                if let Some(instance) = instance {
+                    twins.named(id(number), *instance);
+                }
                 twins.granted(id(number), peer, *ends, now);
             }
-            Self { twins, peer, now }
+            let held = held.len();
+            Self {
+                twins,
+                peer,
+                now,
+                held,
+            }
         }
 
-        /// Pings these for two minutes.
-        fn pings(&mut self, answer: &[usize]) -> Vec<SharedKey> {
-            let mut reports = Vec::new();
+        /// Pings these for two minutes: how often two hosts were seen, and what was reported.
+        fn pings(&mut self, answer: &[usize]) -> (usize, Vec<SharedKey>) {
+            let mut seen = Vec::new();
             for _ in 0..8 {
                 self.now += Duration::from_secs(15);
                 for number in answer {
-                    let all = [id(0), id(1)].into_iter();
-                    reports.extend(self.twins.answered(id(*number), all, self.now));
+                    let all = (0..self.held).map(id);
+                    seen.extend(self.twins.answered(id(*number), all, self.now));
                 }
             }
-            reports
+            let reports = seen.iter().filter(|(_, is_news)| *is_news);
+            (seen.len(), reports.map(|(shared, _)| *shared).collect())
+        }
+
+        /// The reservation and the connection of this number end.
+        fn ends(&mut self, number: usize) -> Option<PeerId> {
+            let left = (0..self.held).filter(|other| *other != number).map(id);
+            let alone = self.twins.ended(id(number), left);
+            self.twins.closed(id(number));
+            alone
         }
     }
 
     #[test]
     fn two_that_both_answer_are_two_hosts_and_that_is_said_once_an_hour() {
-        let mut relay = Relay::with(&[ends(443, 1, false), ends(443, 2, false)]);
-        let reports = relay.pings(&[0, 1]);
+        let mut relay = Relay::with(&[(ends(443, 1, false), None), (ends(443, 2, false), None)]);
+        let (seen, reports) = relay.pings(&[0, 1]);
         let [report] = &reports[..] else {
             panic!("{reports:?}");
         };
-        assert_eq!(report.peer, relay.peer);
-        assert_eq!(relay.twins.shared().count(), 1);
-        assert_eq!(relay.pings(&[0, 1]), []);
-        relay.now += REPORT;
-        assert_eq!(relay.pings(&[0, 1]).len(), 1);
-        relay.twins.ended(id(0));
-        assert_eq!(relay.twins.shared().count(), 0);
-        relay.twins.ended(id(1));
-        assert!(relay.twins.held.is_empty() && relay.twins.reported.is_empty());
+        assert_eq!((report.peer, relay.twins.shared()), (relay.peer, 1));
+        assert!(seen > 8, "{seen}: each gets a notice, with each ping");
+        assert_eq!(relay.pings(&[0, 1]).1, []);
+        relay.now += REPORTS.period;
+        assert_eq!(relay.pings(&[0, 1]).1.len(), 1);
+        assert_eq!(relay.ends(0), Some(relay.peer));
+        assert_eq!((relay.pings(&[1]), relay.twins.shared()), ((0, vec![]), 0));
+        assert_eq!(relay.ends(1), None);
+        assert!(relay.twins.held.is_empty());
+    }
+
+    #[test]
+    fn two_processes_are_two_hosts_over_any_transports_and_at_any_addresses_of_the_relay() {
+        for other in [ends(443, 2, true), ends(444, 2, false), ends(443, 1, false)] {
+            let mut relay = Relay::with(&[(ends(443, 1, false), Some(7)), (other, Some(8))]);
+            let (_, reports) = relay.pings(&[0, 1]);
+            assert_eq!(reports.len(), 1, "{other:?}");
+            assert_eq!(relay.ends(1), Some(relay.peer));
+            assert_eq!(relay.pings(&[0]).0, 0);
+            assert_eq!(relay.twins.instances.len(), 1);
+        }
+    }
+
+    #[test]
+    fn one_process_is_one_host_whatever_it_connects_from() {
+        for other in [ends(443, 2, true), ends(444, 2, false), ends(443, 2, false)] {
+            let mut relay = Relay::with(&[(ends(443, 1, false), Some(7)), (other, Some(7))]);
+            assert_eq!(relay.pings(&[0, 1]), (0, vec![]), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_has_started_again_is_one_host_while_its_old_connections_are_open() {
+        let mut relay = Relay::with(&[
+            (ends(443, 1, false), Some(7)),
+            (ends(443, 1, true), Some(7)),
+            (ends(443, 1, false), Some(8)),
+        ]);
+        assert_eq!(relay.pings(&[2]), (0, vec![]));
+    }
+
+    #[test]
+    fn two_hosts_stay_two_while_one_of_them_moves_to_another_of_its_connections() {
+        let mut relay = Relay::with(&[
+            (ends(443, 1, false), Some(7)),
+            (ends(443, 1, true), Some(7)),
+            (ends(443, 2, false), Some(8)),
+        ]);
+        assert_eq!(relay.pings(&[0, 1, 2]).1.len(), 1);
+        assert_eq!((relay.ends(0), relay.twins.shared()), (None, 1));
+        assert_eq!((relay.ends(1), relay.twins.shared()), (Some(relay.peer), 0));
+    }
+
+    #[test]
+    fn a_connection_has_one_process_whatever_numbers_it_names() {
+        let mut relay = Relay::with(&[
+            (ends(443, 1, false), Some(7)),
+            (ends(443, 1, true), Some(7)),
+        ]);
+        for number in 0..1000 {
+            relay.twins.named(id(0), number);
+        }
+        assert_eq!(relay.twins.instances.len(), 2);
+        assert_eq!(relay.pings(&[0, 1]), (0, vec![]));
     }
 
     #[test]
     fn a_node_that_is_back_at_another_address_is_one_host() {
-        let mut relay = Relay::with(&[ends(443, 1, false), ends(443, 2, false)]);
-        assert_eq!(relay.pings(&[1]), []);
+        let mut relay = Relay::with(&[(ends(443, 1, false), None), (ends(443, 2, false), None)]);
+        assert_eq!(relay.pings(&[1]), (0, vec![]));
     }
 
     #[test]
-    fn two_transports_and_two_addresses_of_a_relay_are_one_host() {
+    fn two_transports_and_two_addresses_of_a_relay_are_one_host_if_it_names_no_process() {
         for other in [ends(443, 2, true), ends(444, 2, false)] {
-            let mut relay = Relay::with(&[ends(443, 1, false), other]);
-            assert_eq!(relay.pings(&[0, 1]), []);
+            for instance in [None, Some(7)] {
+                let mut relay = Relay::with(&[(ends(443, 1, false), instance), (other, None)]);
+                assert_eq!(relay.pings(&[0, 1]), (0, vec![]));
+            }
         }
     }
 }

@@ -218,6 +218,9 @@ impl<W: Write> Observer<W> {
             }) => {
                 warn!(%peer, %one, %other, "two hosts use the key of one peer: both hold a reservation and answer. Callers reach either; give each host a key of its own");
             }
+            Event::KeyAlone(peer) => {
+                info!(%peer, "one host uses the key of the peer again");
+            }
             Event::Draining { timeout } => {
                 readiness::draining(&self.readiness);
                 self.metrics.draining();

@@ -19,12 +19,10 @@ use libp2p::{
 use p2pnode_protocol::{
     Network, Source,
     autonat::{DialBack, Nonce, Outcome, Response},
-    exchange::{Never, Reply},
+    exchange::{Behaviour, Event, Never, Reply},
 };
 use tokio::time::timeout;
 use tracing::debug;
-
-use super::exchange::{Behaviour, Event};
 
 /// Dials at once, of all and of one source: an IPv4 address, or a /48.
 const AT_ONCE: usize = 16;

@@ -7,11 +7,13 @@ use libp2p::{identify, identity::Keypair, swarm::NetworkBehaviour};
 use p2pnode_protocol::{
     autonat::Autonat,
     directory, draining,
+    exchange::{self, Never},
     hop::Hop,
     introduction::{Introduce, Notify},
     join::Join,
     ping::{self, Pace},
     probe::Probe,
+    shared_key::SharedKey,
 };
 use p2pnode_transports::{Budgets, Displacer};
 
@@ -20,7 +22,7 @@ use crate::{
     core::Request,
     observe::metrics::Carried,
     swarm::{
-        circuit, exchange, gate,
+        circuit, gate,
         gated::{Gate, Gated},
         keep_alive,
         shared_state::SharedState,
@@ -65,6 +67,7 @@ pub(crate) struct Behaviour {
     pub(crate) relay: Gated<circuit::Behaviour>,
     pub(crate) keep_alive: keep_alive::Behaviour,
     pub(crate) draining: Gated<draining::Behaviour>,
+    pub(crate) shared_key: exchange::Behaviour<Never, SharedKey>,
     pub(crate) hop: Gated<exchange::Behaviour<Hop>>,
     pub(crate) introduction: Gated<exchange::Behaviour<Introduce, Notify>>,
     pub(crate) probe: Gated<exchange::Behaviour<Probe>>,
@@ -97,6 +100,7 @@ impl Behaviour {
             ),
             keep_alive: keep_alive::Behaviour::default(),
             draining: Gated::new(draining::Behaviour::default(), open(Request::Draining)),
+            shared_key: exchange::Behaviour::new(1),
             hop: Gated::new(
                 exchange::Behaviour::new(HOP_REQUESTS),
                 admitted(Request::Hop),

@@ -5,7 +5,6 @@ mod behaviour;
 mod boxed_handler;
 mod circuit;
 mod event_loop;
-mod exchange;
 mod gate;
 mod gated;
 mod keep_alive;

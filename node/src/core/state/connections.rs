@@ -183,11 +183,6 @@ impl NodeState {
         (path.kind == PathKind::Direct && (!is_second || has_preferred())).then_some(!is_second)
     }
 
-    /// An inbound connection was this node's own.
-    pub(crate) fn handle_met_itself(&mut self, now: Instant) {
-        self.own_key.handle_met_itself(now);
-    }
-
     /// A connection was refused, or ended early.
     pub(crate) fn handle_turned_away(&mut self, refused: Refused, now: Instant) {
         self.turned_away.handle_refused(refused, now);
@@ -215,6 +210,7 @@ impl NodeState {
         }
         let reason = &closed.reason;
         self.inquiries.handle_closed(id);
+        self.own_key.handle_closed(id);
         self.end_introductions(id);
         self.actions.push_back(Action::ForgetObservation(id));
         let jitter = self.rng.f64();

@@ -37,6 +37,7 @@ mod learned;
 mod lost;
 mod mapped;
 mod moves;
+mod own_key;
 mod punches;
 mod relays;
 mod searches;
@@ -294,9 +295,7 @@ impl NodeState {
         self.dial_lost_peers(now);
         self.announce();
         self.register(now);
-        if let Some(at) = self.own_key.handle_timeout(now) {
-            tracing::warn!(own = tracing::field::Empty, %at, "another host uses the key of this node: callers reach either. Give each host a key of its own");
-        }
+        self.report_key(now);
     }
 
     /// The node shuts down: the relays that have its record get one without addresses, and nothing else is done from now on.

@@ -18,8 +18,8 @@ use crate::{
 
 impl NodeState {
     /// Where another host uses the key of this node, as far as is known.
-    pub(crate) const fn key_elsewhere(&self) -> Option<SocketAddr> {
-        self.own_key.elsewhere()
+    pub(crate) fn key_elsewhere(&self) -> Option<SocketAddr> {
+        self.own_key.other_host().map(|other| other.at)
     }
 
     /// Connections that were refused or ended early within the last minute.

@@ -71,6 +71,8 @@ p2pnode_daemon::metrics! {
             "Changes of the best path of a peer, from one connection to another or to none, by their kinds and the cause; relays not counted";
         reservations: Family<RelayLabels, Gauge> => "p2pnode_reservations",
             "Whether a reservation is held, by the relay's place in the configuration, from 0";
+        key_shared: Gauge => "p2pnode_key_shared",
+            "1 while another host is seen with the key of this node";
         closed_for_memory: Counter => "p2pnode_closed_for_memory",
             "Connections closed because too little was left of limits.memory, strangers first, of these the ones that held the most";
         listener_errors: Counter => "p2pnode_listener_errors",
@@ -143,6 +145,11 @@ impl Metrics {
                 .get_or_create(&labels)
                 .set(i64::from(relays.holds(&relay)));
         }
+    }
+
+    /// Whether another host uses the key of this node.
+    pub(crate) fn set_key_shared(&self, is_shared: bool) {
+        self.key_shared.set(i64::from(is_shared));
     }
 
     /// An attempt at a hole punch has ended.

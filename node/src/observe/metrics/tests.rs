@@ -81,6 +81,7 @@ fn the_names_are_those_that_are_documented() {
             "p2pnode_closed_for_memory counter",
             "p2pnode_dials counter",
             "p2pnode_dials_out_of_range counter",
+            "p2pnode_key_shared gauge",
             "p2pnode_listener_errors counter",
             "p2pnode_mappings gauge",
             "p2pnode_path_changes counter",

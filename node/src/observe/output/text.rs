@@ -89,6 +89,12 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
                 "port {port} rests toward {remote}: a NAT or a firewall remembers an earlier connection"
             ),
         ),
+        Event::KeyShared { t, at, .. } => timed(
+            *t,
+            "key",
+            &format!("also used by another host, at {at}; give each host a key of its own"),
+        ),
+        Event::KeyAlone { t } => timed(*t, "key", "no other host is seen with it any more"),
         Event::RelayRefused { t, relay, reason } => timed(
             *t,
             "refused",
@@ -185,7 +191,7 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
             if let Some(finding) = &outcome.finding {
                 let what = match outcome.outcome {
                     Reached::Direct => "on the path",
-                    Reached::Relayed | Reached::Unreachable => "in the way",
+                    Reached::Relayed | Reached::Unreachable | Reached::Unknown => "in the way",
                 };
                 let _ = write!(text, "; {what}{}", in_the_way(finding));
             }
@@ -211,6 +217,8 @@ pub(crate) fn phase(event: &Event) -> Option<&'static str> {
         | Event::ReservationLost { .. }
         | Event::RelayUnreachable { .. }
         | Event::PortRests { .. }
+        | Event::KeyShared { .. }
+        | Event::KeyAlone { .. }
         | Event::RelayRefused { .. }
         | Event::Punch { .. }
         | Event::Search { .. }
@@ -299,6 +307,10 @@ fn result(outcome: &Outcome) -> String {
         Reached::Unreachable => match &outcome.reason {
             Some(reason) => format!("unreachable: {reason}"),
             None => "unreachable".to_owned(),
+        },
+        Reached::Unknown => match &outcome.reason {
+            Some(reason) => format!("unknown: {reason}"),
+            None => "unknown".to_owned(),
         },
     }
 }

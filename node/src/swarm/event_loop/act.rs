@@ -50,6 +50,8 @@ impl EventLoop {
             }
         }
         let state = &self.state;
+        let metrics = self.observers.metrics();
+        metrics.set_key_shared(state.key_elsewhere().is_some());
         self.observers.gauges(
             state.peers(),
             state.relays(),

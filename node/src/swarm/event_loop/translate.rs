@@ -14,7 +14,8 @@ use libp2p::{
     swarm::{ConnectionId, DialError, ListenError, SwarmEvent},
 };
 use p2pnode_protocol::{
-    dcutr, directory, draining::Draining, from_remote, introduction::IntroductionReply, preference,
+    dcutr, directory, draining::Draining, exchange, from_remote, introduction::IntroductionReply,
+    preference, shared_key::Received,
 };
 use p2pnode_transports::{Sockets, Transport, to_socket_addr};
 
@@ -147,6 +148,14 @@ impl EventLoop {
                 self.state
                     .handle_draining(peer, connection, retry_after, now);
             }
+            BehaviourEvent::SharedKey(exchange::Event::Asked(question)) => {
+                let (peer, at) = (question.peer, question.request.at);
+                // An error means that the stream is gone.
+                let _ = question.reply.send(Received {});
+                self.state
+                    .handle_shared_key(peer, question.connection, at, now);
+            }
+            BehaviourEvent::SharedKey(exchange::Event::Replied { request, .. }) => match request {},
             BehaviourEvent::Directory(event) => self.on_directory(event, now),
             BehaviourEvent::Admission(Event { refused, to_log }) => {
                 self.observers.refused(refused);

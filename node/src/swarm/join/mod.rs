@@ -1,6 +1,9 @@
 //! `/p2pnode/join/1`, the node's side: presents the node's join token to a relay before it asks the relay for anything.
 
-use std::io;
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    io,
+};
 
 use libp2p::{PeerId, Stream, swarm::ConnectionId};
 use p2pnode_protocol::{
@@ -26,8 +29,20 @@ pub(crate) struct Outcome {
 }
 
 /// The requests under way.
-#[derive(Default)]
-pub(crate) struct Exchanges(Asking<(PeerId, ConnectionId, bool), Join>);
+pub(crate) struct Exchanges {
+    asking: Asking<(PeerId, ConnectionId, bool), Join>,
+    /// Names this process.
+    instance: u64,
+}
+
+impl Default for Exchanges {
+    fn default() -> Self {
+        Self {
+            asking: Asking::default(),
+            instance: RandomState::new().hash_one(0),
+        }
+    }
+}
 
 impl Exchanges {
     /// Presents a token, or only the node's peer id, over a stream that is being opened.
@@ -43,12 +58,13 @@ impl Exchanges {
             again,
         } = request;
         let key = (relay, connection, again);
-        self.0.ask(key, stream, Request { token });
+        let instance = Some(self.instance);
+        self.asking.ask(key, stream, Request { token, instance });
     }
 
     /// The next exchange that ends.
     pub(crate) async fn next(&mut self) -> Outcome {
-        let ((relay, connection, again), reply) = self.0.next().await;
+        let ((relay, connection, again), reply) = self.asking.next().await;
         Outcome {
             relay,
             connection,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_protocol::{introduction::Notice, mapping::Protocol, probe::Nonce};
+use p2pnode_protocol::{introduction::Notice, mapping::Protocol, probe::Nonce, shared_key};
 use p2pnode_transports::Class;
 
 use crate::core::circuits::CircuitId;
@@ -56,6 +56,15 @@ pub enum Action {
         connection: ConnectionId,
         /// What it is sent.
         notice: Notice,
+    },
+    /// Report to a peer that another host uses its key.
+    ReportSharedKey {
+        /// The peer.
+        peer: PeerId,
+        /// The connection on which it is reported.
+        connection: ConnectionId,
+        /// Where the other host is.
+        notice: shared_key::Notice,
     },
     /// Send a nonce to this address, from a port that nothing else has used.
     Probe {

@@ -108,7 +108,9 @@ impl RelayState {
         how: ReservationEnd,
         now: Now,
     ) {
-        self.twins.ended(connection);
+        let places = self.policy.places(&peer);
+        let alone = self.twins.ended(connection, places);
+        self.events.extend(alone.map(Event::KeyAlone));
         if !self.policy.holds(&peer) {
             self.records.released(&peer, now.instant);
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol, core::ConnectedPoint, swarm::ConnectionId};
-use p2pnode_protocol::Source;
+use p2pnode_protocol::{Source, shared_key::Notice};
 
 use super::{Action, Event, RelayState, ReservationEnd};
 use crate::core::{clock::Now, connections::Remaining, denied::Denied, peer_relays::Side};
@@ -113,6 +113,13 @@ impl RelayState {
             .identified(peer, connection, protocols);
     }
 
+    /// A peer names the process at the far end of a connection.
+    pub fn handle_instance(&mut self, connection: ConnectionId, instance: u64) {
+        if self.policy.ends_of(connection).is_some() {
+            self.twins.named(connection, instance);
+        }
+    }
+
     /// Ping measured a round trip.
     pub fn handle_round_trip(
         &mut self,
@@ -123,8 +130,15 @@ impl RelayState {
     ) {
         self.connections.measured(connection, rtt);
         let places = self.policy.places(peer);
-        if let Some(shared) = self.twins.answered(connection, places, now.instant) {
-            self.events.push_back(Event::SharedKey(shared));
+        if let Some((shared, is_news)) = self.twins.answered(connection, places, now.instant) {
+            let [_, at] = shared.at;
+            self.actions.push_back(Action::ReportSharedKey {
+                peer: *peer,
+                connection,
+                notice: Notice { at },
+            });
+            self.events
+                .extend(is_news.then_some(Event::SharedKey(shared)));
         }
     }
 
@@ -163,6 +177,7 @@ impl RelayState {
                 self.end_reservation(peer, connection, ReservationEnd::Closed, now);
             }
         }
+        self.twins.closed(connection);
         self.classify(peer);
         self.settle_peer_relays(now);
         self.settle_drain(now);

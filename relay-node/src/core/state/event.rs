@@ -183,6 +183,8 @@ pub enum Event {
     Translated(Option<IpAddr>),
     /// One key seems to be in use on two hosts.
     SharedKey(SharedKey),
+    /// One host uses the key of a peer again, of which two were reported.
+    KeyAlone(PeerId),
     /// The drain has begun.
     Draining {
         /// How long it may take.

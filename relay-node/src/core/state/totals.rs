@@ -48,7 +48,7 @@ impl RelayState {
             circuits: self.policy.circuits(),
             records: self.records.len(),
             translated_peers: self.translated().map_or(0, |of| of.peers),
-            shared_keys: self.twins.shared().count(),
+            shared_keys: self.twins.shared(),
         }
     }
 

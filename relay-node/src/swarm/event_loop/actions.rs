@@ -68,6 +68,11 @@ impl EventLoop {
                 connection,
                 notice,
             } => behaviour.introduction.ask(peer, connection, notice),
+            Action::ReportSharedKey {
+                peer,
+                connection,
+                notice,
+            } => behaviour.shared_key.ask(peer, connection, notice),
             Action::Probe {
                 to,
                 protocol,

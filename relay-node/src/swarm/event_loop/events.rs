@@ -6,7 +6,14 @@ use libp2p::{
 };
 use p2pnode_daemon::lossy::Stdout;
 use p2pnode_protocol::{
-    autonat::Response, directory, draining::Draining, exchange::Reply, from_remote, ping,
+    autonat::Response,
+    directory,
+    draining::Draining,
+    exchange::{
+        Event::{Asked, Replied},
+        Reply,
+    },
+    from_remote, ping,
 };
 use p2pnode_transports::{Closed, Overuse, closed};
 use tracing::{debug, trace, warn};
@@ -19,7 +26,6 @@ use crate::{
     swarm::{
         behaviour::{Behaviour, BehaviourEvent},
         circuit,
-        exchange::Event::{Asked, Replied},
         shared_state::now,
     },
 };
@@ -119,8 +125,11 @@ impl EventLoop {
                 on_relay(&mut state, relay, &self.observer, event, now);
             }
             BehaviourEvent::Join(Asked(question)) => {
-                let token = question.request.token.as_deref();
-                let answer = state.handle_join(question.peer, token, now);
+                let request = &question.request;
+                if let Some(instance) = request.instance {
+                    state.handle_instance(question.connection, instance);
+                }
+                let answer = state.handle_join(question.peer, request.token.as_deref(), now);
                 // An error means that the stream is gone, here and below.
                 let _ = question.reply.send(answer);
             }
@@ -185,6 +194,9 @@ impl EventLoop {
                 | directory::Event::LookedUp { .. }
                 | directory::Event::Refused { .. },
             ) => {}
+            // It reports again with the next ping.
+            BehaviourEvent::SharedKey(Replied { .. }) => {}
+            BehaviourEvent::SharedKey(Asked(question)) => match question.request {},
             BehaviourEvent::Join(Replied { request: never, .. })
             | BehaviourEvent::Probe(Replied { request: never, .. })
             | BehaviourEvent::Autonat(Replied { request: never, .. })

@@ -1,5 +1,5 @@
-//! A protocol of one request and one answer in the swarm. It takes the requests of peers, and sends requests of the relay. The
-//! answers come from [`RelayState`](crate::core::RelayState) through the event loop.
+//! A protocol of one request and one answer in the swarm. It takes the requests of peers, and sends requests of this side. The
+//! event loop answers.
 
 use std::collections::VecDeque;
 
@@ -8,36 +8,41 @@ use libp2p::{
     PeerId,
     swarm::{ConnectionId, NetworkBehaviour, NotifyHandler, THandlerOutEvent, ToSwarm},
 };
-use p2pnode_protocol::exchange::{Handler, Never, Protocol, Reply, Report};
+
+use super::{Handler, Never, Protocol, Reply, Report};
 
 /// What the event loop learns.
 #[derive(Debug)]
-pub(crate) enum Event<S: Protocol, C: Protocol> {
+pub enum Event<S: Protocol, C: Protocol> {
     /// A peer asks.
     Asked(Question<S>),
-    /// A request of the relay has ended.
+    /// A request of this side has ended.
     Replied {
+        /// The peer that was asked.
         peer: PeerId,
+        /// The request.
         request: C::Request,
+        /// How it ended.
         reply: Reply<C::Answer>,
     },
 }
 
 /// A request that awaits its answer. If it is dropped, its stream closes without one.
 #[derive(Debug)]
-pub(crate) struct Question<S: Protocol> {
+pub struct Question<S: Protocol> {
     /// The peer that asks.
-    pub(crate) peer: PeerId,
+    pub peer: PeerId,
     /// The connection on which it asks.
-    pub(crate) connection: ConnectionId,
+    pub connection: ConnectionId,
     /// The request.
-    pub(crate) request: S::Request,
+    pub request: S::Request,
     /// Where the answer goes.
-    pub(crate) reply: oneshot::Sender<S::Answer>,
+    pub reply: oneshot::Sender<S::Answer>,
 }
 
 /// Serves `S`, and asks `C`.
-pub(crate) struct Behaviour<S: Protocol, C: Protocol = Never> {
+#[derive(Debug)]
+pub struct Behaviour<S: Protocol, C: Protocol = Never> {
     max_concurrent: usize,
     is_eager: bool,
     queue: VecDeque<ToSwarm<Event<S, C>, C::Request>>,
@@ -45,7 +50,8 @@ pub(crate) struct Behaviour<S: Protocol, C: Protocol = Never> {
 
 impl<S: Protocol, C: Protocol> Behaviour<S, C> {
     /// With up to `max_concurrent` exchanges at once on one connection, each way. What goes beyond is dropped unread.
-    pub(crate) fn new(max_concurrent: usize) -> Self {
+    #[must_use]
+    pub fn new(max_concurrent: usize) -> Self {
         Self {
             max_concurrent,
             is_eager: false,
@@ -54,7 +60,8 @@ impl<S: Protocol, C: Protocol> Behaviour<S, C> {
     }
 
     /// One that asks remotes which have not identified themselves.
-    pub(crate) fn eager(self) -> Self {
+    #[must_use]
+    pub fn eager(self) -> Self {
         Self {
             is_eager: true,
             ..self
@@ -72,7 +79,7 @@ impl<S: Protocol, C: Protocol> Behaviour<S, C> {
     /// Asks `peer` on a connection.
     ///
     /// To be called while the swarm is being polled: the request goes out at the next poll.
-    pub(crate) fn ask(&mut self, peer: PeerId, connection: ConnectionId, request: C::Request) {
+    pub fn ask(&mut self, peer: PeerId, connection: ConnectionId, request: C::Request) {
         self.queue.push_back(ToSwarm::NotifyHandler {
             peer_id: peer,
             handler: NotifyHandler::One(connection),
@@ -85,8 +92,8 @@ impl<S: Protocol, C: Protocol> NetworkBehaviour for Behaviour<S, C> {
     type ConnectionHandler = Handler<S, C>;
     type ToSwarm = Event<S, C>;
 
-    p2pnode_protocol::handlers!(self => self.handler());
-    p2pnode_protocol::no_swarm_events!();
+    crate::handlers!(self => self.handler());
+    crate::no_swarm_events!();
 
     fn on_connection_handler_event(
         &mut self,
@@ -110,5 +117,5 @@ impl<S: Protocol, C: Protocol> NetworkBehaviour for Behaviour<S, C> {
         self.queue.push_back(ToSwarm::GenerateEvent(event));
     }
 
-    p2pnode_protocol::polls!(self.queue);
+    crate::polls!(self.queue);
 }
