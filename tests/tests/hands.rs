@@ -19,8 +19,8 @@ use p2pnode_tests::{
     schema,
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{ChildStdout, Command},
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
     time::timeout,
 };
 
