@@ -111,7 +111,7 @@ async fn no_punch() -> Result<()> {
     let again = both.dial_relayed().await?;
     again.has(&json!({"reason": "timeout"}))?;
     let punch = both.a.process.event_after(seen, "punch", PATIENCE).await?;
-    punch.has(&json!({"peer": both.b.id, "reason": "timeout"}))
+    punch.has(&json!({"peer": both.b.id, "outcome": "failed"}))
 }
 
 async fn lost() -> Result<()> {
