@@ -236,12 +236,14 @@ fn what_is_valid_and_perhaps_not_meant_is_noted() {
         ),
         (Some("limits: { memory: 512Mi }\n"), ""),
     ] {
-        let mut args = "config check".to_owned();
+        // The key file is a setting as well.
+        let mut command = home.command();
+        command.env_remove(KEY_FILE).args(["config", "check"]);
         if let Some(config) = config {
             home.file("node.yaml", config.replace("$PEER", PEER), 0o644);
-            args += " --config node.yaml";
+            command.args(["--config", "node.yaml"]);
         }
-        let checked = home.run(&args);
+        let checked = finished(command.output().unwrap());
         assert_eq!(checked.code, Some(0), "{}", checked.stderr);
         assert_eq!(checked.stdout, "configuration is valid\n");
         assert!(checked.stderr.starts_with(noted), "{}", checked.stderr);

@@ -64,8 +64,9 @@ async fn deprecated() -> Result<()> {
     relays.retain(|address| address.starts_with("/ip4/"));
     let args = NodeArgs::with_relays(relays, &Transport::ALL);
     let deny = ("P2PNODE_PUNCH_DENY", "0.0.0.0/0");
-    let b_node = args.run_on(&b, "b")?.env(deny.0, deny.1).reserves(&b);
-    let dial = args.dial("a", &b_node.await?.id)?.env(deny.0, deny.1);
+    let b_node = args.run_on(&b, "b")?.env(deny.0, deny.1);
+    let b_node = b_node.reserves(&b).await?;
+    let dial = args.dial("a", &b_node.id)?.env(deny.0, deny.1);
     let dial = dial.on(&a)?.ended().await?;
     dial.is("direct")?;
     offers(&dial, &format!("/ip6/{}/", a.ip(true)?))

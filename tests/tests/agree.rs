@@ -105,13 +105,13 @@ async fn no_punch() -> Result<()> {
     let running = Running::new(NatKind::Symmetric, NatKind::Symmetric);
     let running = running.over(&[Transport::Tcp]).prepare().await?;
     let both = running.a_env(ADMIN_LISTEN, ADMIN).start().await?;
-    is_relayed_because(&both, "symmetric_both").await?;
+    is_relayed_because(&both, "timeout").await?;
     // The next dial punches again.
     let seen = both.a.seen();
     let again = both.dial_relayed().await?;
-    again.has(&json!({"reason": "symmetric_both"}))?;
+    again.has(&json!({"reason": "timeout"}))?;
     let punch = both.a.process.event_after(seen, "punch", PATIENCE).await?;
-    punch.has(&json!({"peer": both.b.id, "reason": "symmetric_both"}))
+    punch.has(&json!({"peer": both.b.id, "outcome": "failed"}))
 }
 
 async fn lost() -> Result<()> {

@@ -11,9 +11,11 @@ lab_tests! {
 /// A packet of QUIC's handshake has 1,228 bytes at least.
 async fn too_narrow() -> Result<()> {
     let pair = Pair::of_test(NatKind::EimApdf, NatKind::EimApdf).over(&[Transport::Quic]);
-    let mut peers = pair.start().await?;
+    let peers = pair.start().await?;
     peers.a.site.narrow(1000)?;
-    let dial = peers.dial().await?;
+    let args = NodeArgs::new(&peers.relay, &peers.a.host, &[Transport::Quic]);
+    let dial = args.dial_within("a", &peers.b_id, "6s")?;
+    let dial = dial.on(&peers.a.host)?.ended().await?;
     let finding = &dial.is("unreachable")?.json["finding"];
     ensure!(finding["id"] == "mtu", "{finding}: {}", dial.log);
     Ok(())

@@ -211,6 +211,9 @@ pub(crate) fn no_reservation(error: &(dyn Error + 'static)) -> ListenerEnd {
             ListenerEnd::Failed("its reservation names no address at which peers reach this node: configure the addresses that the relay announces (`announce` of js-libp2p)".to_owned())
         }
         Some(ProtocolViolation::InvalidReservationExpiration) => ListenerEnd::Clock,
+        None if find::<NegotiationError>(error).is_some() => {
+            ListenerEnd::Failed(circuit_refusal(&ConnectError::Unsupported))
+        }
         _ => ListenerEnd::Failed(innermost(error)),
     }
 }

@@ -97,6 +97,8 @@ impl EventLoop {
                     |error| dial_error::no_reservation(&error),
                     |()| ListenerEnd::Connection,
                 );
+                // Why there is no reservation has no event where there was none.
+                self.observers.touch();
                 self.state.handle_listener_closed(listener_id, end, now);
             }
             SwarmEvent::ListenerError { error, .. } => {

@@ -49,7 +49,12 @@ pub fn peer(key: Keypair, role: Role) -> Result<Swarm<Behaviour>> {
             Behaviour {
                 client,
                 relay: match role {
-                    Role::Relay(config) => Some(relay::Behaviour::new(id, config)).into(),
+                    Role::Relay(config) => {
+                        let mut relay = relay::Behaviour::new(id, config);
+                        // Also one that announces no address.
+                        relay.set_status(Some(relay::Status::Enable));
+                        Some(relay).into()
+                    }
                     Role::Client | Role::Punches => None.into(),
                 },
                 identify: identify::Behaviour::new(identify),
