@@ -309,7 +309,7 @@ fn few_open_files_leave_room_for_the_nodes_own_dials() {
 
 #[test]
 fn services_leave_files_for_the_node_however_few_there_are() {
-    for (files, services) in [(16, 4), (60, 15), (256, 64), (1024, 448), (65_536, 61_056)] {
+    for (files, services) in [(16, 4), (60, 22), (256, 64), (1024, 448), (65_536, 61_056)] {
         assert_eq!(of_services(Some(files)), services, "{files}");
     }
     assert_eq!(of_services(None), usize::MAX);

@@ -425,33 +425,3 @@ async fn a_target_that_refuses_is_the_reason_at_both_nodes() {
     a.stop().await.unwrap();
     b.stop().await.unwrap();
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_connect_one_after_the_other_reach_the_target_in_their_order() {
-    const ROUNDS: u8 = 20;
-    let (a, b, a_id, _) = over("quic", 46_120).await;
-    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let at = format!("tcp://{}", target.local_addr().unwrap());
-    let _offering = offer(a.handle().hub(), "it", &at, "any");
-    let (_forwarding, listen) = bring(b.handle().hub(), &format!("it@{a_id}")).await;
-    drop(connected(listen, &target).await);
-    let mut ordered = 0;
-    for _ in 0..ROUNDS {
-        let mut clients = Vec::new();
-        for number in 0..3 {
-            let mut client = TcpStream::connect(listen).await.unwrap();
-            client.write_all(&[number]).await.unwrap();
-            clients.push(client);
-        }
-        let mut got = Vec::new();
-        while got.len() < clients.len() {
-            let (mut served, _) = timeout(SOON, target.accept()).await.unwrap().unwrap();
-            got.push(served.read_u8().await.unwrap());
-        }
-        ordered += u8::from(got == [0, 1, 2]);
-    }
-    // Their tasks run on several threads, so no order is promised.
-    assert!(ordered > ROUNDS / 2, "{ordered} of {ROUNDS} in order");
-    a.stop().await.unwrap();
-    b.stop().await.unwrap();
-}
