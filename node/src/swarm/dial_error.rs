@@ -201,7 +201,9 @@ fn circuit_refusal(error: &ConnectError) -> String {
         ConnectError::PermissionDenied => "the relay does not admit this circuit".to_owned(),
         ConnectError::Unsupported => "this peer is not a relay: it does not speak circuit relay v2".to_owned(),
         // A relay of other make passes on what the peer has answered.
-        ConnectError::Protocol(ProtocolViolation::UnexpectedStatus(_)) => "the peer, which holds a reservation on this relay, did not take the circuit: it does not accept the reservation; the peer's `status` says why".to_owned(),
+        ConnectError::Protocol(ProtocolViolation::UnexpectedStatus(status)) => format!(
+            "the relay answered {status}: the peer, which holds a reservation there, probably does not accept the reservation; the peer's `status` says why"
+        ),
         ConnectError::Io(_) | ConnectError::Protocol(_) => innermost(error),
     }
 }
