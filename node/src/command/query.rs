@@ -217,7 +217,7 @@ pub(crate) async fn dial(
         && printer.is_json()
         && !error.is::<Usage>()
     {
-        let outcome = so_far.unknown(with_causes(error), started.elapsed());
+        let outcome = so_far.ended(with_causes(error), started.elapsed());
         let printed = printer.print(&Event::Result(outcome));
         printed.context("cannot write to stdout")?;
     }

@@ -76,17 +76,6 @@ impl SoFar {
         self.last_search.as_ref()
     }
 
-    /// The result if the node that dials reports none, for this reason: what it has reached is not known any more.
-    pub(crate) fn unknown(self, reason: String, t: Duration) -> Outcome {
-        Outcome {
-            outcome: Reached::Unknown,
-            time_to_direct: None,
-            path: None,
-            reason: Some(NotDirect::Unreachable(reason.clone())),
-            ..self.ended(reason, t)
-        }
-    }
-
     /// The result if the dial ends after this time for this reason.
     pub(crate) fn ended(self, reason: String, t: Duration) -> Outcome {
         let reason = NotDirect::Unreachable(reason);

@@ -422,8 +422,6 @@ pub enum Reached {
     Relayed,
     /// Nothing.
     Unreachable,
-    /// That is not known: the node that dials reports no result.
-    Unknown,
 }
 
 impl std::fmt::Display for NotDirect {

@@ -18,7 +18,7 @@ impl Report {
         search: Option<&SearchReport>,
     ) -> Option<Finding> {
         let reason = match (outcome.outcome, &outcome.reason) {
-            (Reached::Direct | Reached::Unknown, _) | (_, None) => return None,
+            (Reached::Direct, _) | (_, None) => return None,
             (Reached::Relayed | Reached::Unreachable, Some(reason)) => reason,
         };
         self.in_the_way(reason, search)

@@ -191,7 +191,7 @@ pub(crate) fn line(event: &Event, name: Option<&str>) -> String {
             if let Some(finding) = &outcome.finding {
                 let what = match outcome.outcome {
                     Reached::Direct => "on the path",
-                    Reached::Relayed | Reached::Unreachable | Reached::Unknown => "in the way",
+                    Reached::Relayed | Reached::Unreachable => "in the way",
                 };
                 let _ = write!(text, "; {what}{}", in_the_way(finding));
             }
@@ -307,10 +307,6 @@ fn result(outcome: &Outcome) -> String {
         Reached::Unreachable => match &outcome.reason {
             Some(reason) => format!("unreachable: {reason}"),
             None => "unreachable".to_owned(),
-        },
-        Reached::Unknown => match &outcome.reason {
-            Some(reason) => format!("unknown: {reason}"),
-            None => "unknown".to_owned(),
         },
     }
 }
