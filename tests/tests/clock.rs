@@ -14,6 +14,7 @@ lab_tests! {
     a_node_whose_clock_jumps_keeps_its_reservation_and_is_found_again_after_a_restart_of_its_relay:
         clock_of_node();
     a_node_whose_clock_begins_in_1970_gives_the_clock_as_the_reason: clock_of_1970();
+    a_relay_whose_clock_begins_in_1970_logs_that_and_takes_nodes_once_it_is_set: relay_of_1970();
 }
 
 const HOUR: i64 = 3600;
@@ -124,11 +125,41 @@ async fn clock_of_node() -> Result<()> {
 }
 
 /// No certificate of libp2p is valid then, so nothing can be reached before the clock is right.
-async fn clock_of_1970() -> Result<()> {
-    let lab = Lab::of_test().await?;
+/// A clock that begins in 1970.
+async fn unset(lab: &Lab) -> Result<Clock> {
     let clock = Clock::new(lab.artifacts()).await?;
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     clock.set(HOUR - i64::try_from(since.as_secs())?)?;
+    Ok(clock)
+}
+
+async fn relay_of_1970() -> Result<()> {
+    const UNSET: &str = "clock: this host's clock shows a time before 1975";
+    let lab = Lab::of_test().await?;
+    let clock = unset(&lab).await?;
+    let relay = Relay::start_with(&lab, "relay", &clock.env()?).await?;
+    let host = lab.public_host("host").await?;
+    let node = relay.run("node", &host, &[Transport::Tcp])?;
+    let node = node.runs(&host).await?;
+    node.process.event("relay_unreachable", PATIENCE).await?;
+    let often = |lines: &[Event]| {
+        let unset = lines.iter().filter(|line| line.line.contains(UNSET));
+        // At the start, and where a handshake failed.
+        (unset.count() >= 2).then_some(())
+    };
+    relay
+        .process
+        .log_until("what is wrong", PATIENCE, often)
+        .await?;
+    let seen = node.seen();
+    clock.set(0)?;
+    node.process.event_after(seen, "reserved", PATIENCE).await?;
+    Ok(())
+}
+
+async fn clock_of_1970() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let clock = unset(&lab).await?;
     let relay = Relay::start(&lab, "relay").await?;
     let host = lab.public_host("host").await?;
     let node = relay.run("node", &host, &Transport::ALL)?;

@@ -43,6 +43,7 @@ pub(crate) async fn run<R: Future<Output = ()> + Send + 'static>(
     reloads: impl FnOnce(Handle) -> R,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<()> {
+    p2pnode_daemon::clock::warn_if_unset();
     let local = keypair.public().to_peer_id();
     let tokens = config.token_file.as_deref();
     let tokens = tokens

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use libp2p::{Multiaddr, PeerId, TransportError, swarm::ListenError};
-use p2pnode_daemon::admin::Readiness;
+use p2pnode_daemon::{admin::Readiness, clock};
 use p2pnode_protocol::{directory, introduction::Refusal};
 use p2pnode_transports::{displaced, innermost, timed_out, was_stun};
 use tracing::{debug, error, field::Empty, info, warn};
@@ -337,6 +337,7 @@ impl<W: Write> Observer<W> {
                     HandshakeFailure::Broken
                 };
                 self.metrics.handshake_failed(reason);
+                clock::warn_if_unset();
                 // The error of a transport shows nothing of what is in it.
                 let error = match error {
                     TransportError::Other(error) => innermost(&error),

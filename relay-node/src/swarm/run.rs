@@ -70,6 +70,7 @@ pub async fn run_reloading(
     reloads: Reloads,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
+    p2pnode_daemon::clock::warn_if_unset();
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let readiness = readiness::new();

@@ -270,7 +270,7 @@ impl Remedy {
     pub(crate) fn clock() -> Self {
         Self::new(
             "clock",
-            "set the clock of the host: reservations and join tokens have times",
+            "set the clock that is wrong, this host's or the relay's: reservations, join tokens and certificates have times",
             Some("timedatectl set-ntp true".to_owned()),
         )
     }
