@@ -141,7 +141,6 @@ async fn relay_of_1970() -> Result<()> {
     let host = lab.public_host("host").await?;
     let node = relay.run("node", &host, &[Transport::Tcp])?;
     let node = node.runs(&host).await?;
-    node.process.event("relay_unreachable", PATIENCE).await?;
     let often = |lines: &[Event]| {
         let unset = lines.iter().filter(|line| line.line.contains(UNSET));
         // At the start, and where a handshake failed.

@@ -8,9 +8,9 @@
 //! repetition, buffers, windows, number of streams, congestion control.
 //!
 //! From the top: `dialer` and `listeners` (whose socket), `punch` (both arms of a punch), `socket` (one UDP socket and its
-//! packets). `punch_sockets` has those that dial, and where they move. Below are `connection` (the multiplexer), `datagrams` (what
-//! it carries alongside streams), `life` (whether the remote hears this side), `tolerance` and `flight` (how fast), and `settings`
-//! (quinn's, and why).
+//! packets). `punch_sockets` has those that dial, and where they move. Below are `connection` (the multiplexer) and `datagrams`
+//! (what it carries alongside streams). `life` knows whether the remote hears this side, `tolerance` and `flight` how fast it may
+//! send. `settings` has quinn's, and why.
 
 pub(crate) mod congestion;
 

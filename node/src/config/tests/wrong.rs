@@ -86,7 +86,8 @@ fn described(schema: &Json, path: &str, keys: &mut BTreeSet<String>) {
         "" => name.to_owned(),
         _ => format!("{path}.{name}"),
     };
-    if let Some(section) = schema["properties"].as_object() {
+    let section = schema["properties"].as_object();
+    if let Some(section) = section.filter(|section| !section.is_empty()) {
         for (name, value) in section {
             described(value, &join(name), keys);
         }

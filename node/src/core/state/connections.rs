@@ -230,7 +230,7 @@ impl NodeState {
                 tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, "lost the connection to a relay; dialing it again");
             }
             Some(LostLeg { relay, vain }) if vain.is_power_of_two() => {
-                tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, times = vain, "a relay takes connections and ends them: is it full, or does its access.allow not name this node? It is dialed ever less often");
+                tracing::warn!(relay = %relay.peer, address = %relay.addr, %reason, times = vain, "a relay takes connections and ends them: is it full, does its access.allow not name this node, or is its clock wrong? It is dialed ever less often");
             }
             Some(LostLeg { relay, vain }) => {
                 tracing::debug!(relay = %relay.peer, address = %relay.addr, %reason, times = vain, "a relay has ended the connection");

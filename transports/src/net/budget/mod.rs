@@ -310,8 +310,8 @@ impl Budgets {
             .collect()
     }
 
-    /// What grows with signs of life on the open connections with `peer` at `address`: over QUIC acknowledgements and flows of data, over
-    /// TCP bytes, whether or not anybody reads them. For a name these are the connections over its transport and family.
+    /// What grows with signs of life on the open connections with `peer` at `address`. Over QUIC these are acknowledgements and flows
+    /// of data. Over TCP they are bytes, whether or not anybody reads them. For a name these are the connections over its transport and family.
     #[must_use]
     pub fn signs_of_life(
         &self,
