@@ -83,10 +83,9 @@ pub use crate::{
         budget::{Budgets, Class, Largest, Overuse},
         closed::{Closed, causes},
         datagrams::{DatagramError, DatagramPath, Datagrams},
-        error::{
-            Error, both_dialed, closed, explained, find_exhausted, innermost, timed_out, was_stun,
-        },
+        error::{Error, both_dialed, closed, find_exhausted, innermost, timed_out, was_stun},
         family::{FamilyPolicy, FamilyPolicyError},
+        files::explained,
         holder::{HeldBy, Holder},
         interfaces::{HostAddress, Interfaces, Medium},
         kin::Kin,

@@ -14,6 +14,7 @@ use p2pnode_protocol::{Family, Transport, escape, from_remote};
 use crate::net::{
     closed::{Closed, causes, in_words, of_one},
     family::FamilyPolicy,
+    files::explained,
     pool::Exhausted,
     ports::NoPort,
 };
@@ -237,25 +238,6 @@ impl Error {
             | Self::Io { .. } => None,
         }
     }
-}
-
-/// The same error. One that says that this process, or the system, has no file descriptor left names the number and the remedy.
-#[must_use]
-pub fn explained(error: io::Error) -> io::Error {
-    const ENFILE: i32 = 23;
-    const EMFILE: i32 = 24;
-    let text = match error.raw_os_error() {
-        Some(EMFILE) => {
-            let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-            let files = files.map_or_else(|| "unlimited".to_owned(), |files| files.to_string());
-            format!(
-                "this process has no file descriptor left of {files}; raise LimitNOFILE of the service (`ulimit -Hn`)"
-            )
-        }
-        Some(ENFILE) => "the system has no file descriptor left; raise fs.file-max".to_owned(),
-        Some(_) | None => return error,
-    };
-    io::Error::new(error.kind(), text)
 }
 
 impl From<NoPort> for Error {

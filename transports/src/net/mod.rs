@@ -9,6 +9,7 @@ pub(crate) mod connection;
 pub(crate) mod datagrams;
 pub(crate) mod error;
 pub(crate) mod family;
+pub(crate) mod files;
 pub(crate) mod found;
 pub(crate) mod holder;
 pub(crate) mod identify;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::net::{
-    error::explained,
+    files::explained,
     holder::{self, HeldBy, Holder},
     pool::{Exhausted, PoolCounts, PortPool},
     range::PortRange,

@@ -19,7 +19,7 @@ const FOLDERS: &[(&str, &[&[&str]])] = &[
     ("p2pnode-transports", &[
         &["displace", "handle", "listen", "ranged", "resolve", "server"],
         &["quic", "tcp", "tls"],
-        &["error", "record", "reset"],
+        &["error", "record", "reset", "shared"],
         &["net"],
     ]),
     ("p2pnode-services", &[&["core"], &["identity"], &["wire"], &["config"]]),

@@ -205,6 +205,20 @@ pub(crate) struct Exposure {
     pub(crate) reason: Option<String>,
 }
 
+impl Exposure {
+    /// Nothing but this is known.
+    pub(crate) const fn new(protocol: Protocol, state: ExposureState) -> Self {
+        Self {
+            state,
+            protocol,
+            port: None,
+            method: None,
+            address: None,
+            reason: None,
+        }
+    }
+}
+
 /// What has become of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

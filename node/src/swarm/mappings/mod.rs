@@ -38,7 +38,6 @@ use self::{
     hold::{Holder, Port},
     link::{Ask, Link},
     publish::Sinks,
-    report::exposure,
     router::{Answer, CALLS, Io, claim, gateway, receive, send},
 };
 use crate::{
@@ -253,7 +252,7 @@ impl Keeper {
                 let exposure = Exposure {
                     port,
                     reason,
-                    ..exposure(expose.protocol, state)
+                    ..Exposure::new(expose.protocol, state)
                 };
                 // A reader that is gone has ended it.
                 let _ = reports.try_send(exposure);

@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 
-use p2pnode_protocol::mapping::Protocol;
-
 use super::{Keeper, Open};
 use crate::{
     config::PUNCH,
@@ -19,7 +17,7 @@ impl Keeper {
             if let Event::Refused { inside, reason } = event {
                 let refused = Exposure {
                     reason: Some(reason),
-                    ..exposure(inside.protocol, ExposureState::Refused)
+                    ..Exposure::new(inside.protocol, ExposureState::Refused)
                 };
                 self.report_to(inside, refused);
             }
@@ -30,7 +28,7 @@ impl Keeper {
             tracing::warn!(own, protocol, port, reason = %wait, "a port waits to be mapped");
             let waiting = Exposure {
                 reason: Some(wait.to_string()),
-                ..exposure(inside.protocol, ExposureState::Waiting)
+                ..Exposure::new(inside.protocol, ExposureState::Waiting)
             };
             self.report_to(inside, waiting);
         }
@@ -47,7 +45,7 @@ impl Keeper {
             let changed = Exposure {
                 method: Some(claim.method),
                 address: Some(claim.verified.unwrap_or(claim.external)),
-                ..exposure(claim.inside.protocol, state.into())
+                ..Exposure::new(claim.inside.protocol, state.into())
             };
             self.report_to(claim.inside, changed);
         }
@@ -96,17 +94,6 @@ impl Keeper {
 
     pub(super) fn open_at(&self, inside: Inside) -> Option<&Open> {
         self.exposed.iter().find(|open| open.port.inside == inside)
-    }
-}
-
-pub(super) fn exposure(protocol: Protocol, state: ExposureState) -> Exposure {
-    Exposure {
-        state,
-        protocol,
-        port: None,
-        method: None,
-        address: None,
-        reason: None,
     }
 }
 

@@ -37,21 +37,6 @@ fn an_exhausted_range_says_what_holds_it() {
 }
 
 #[test]
-fn a_process_or_a_system_without_descriptors_is_reported_with_its_remedy() {
-    let explained = |number| explained(io::Error::from_raw_os_error(number)).to_string();
-    let (process, system) = (explained(24), explained(23));
-    assert!(
-        process.contains("no file descriptor left of ") && process.contains("LimitNOFILE"),
-        "{process}"
-    );
-    assert!(
-        system.contains("no file descriptor left") && system.contains("fs.file-max"),
-        "{system}"
-    );
-    assert_eq!(explained(2), io::Error::from_raw_os_error(2).to_string());
-}
-
-#[test]
 fn exhaustion_is_found_through_every_box() {
     let error = || io::Error::other(Reported(Error::Exhausted(exhausted())));
     assert_eq!(

@@ -21,7 +21,7 @@ use netlink_sys::{AsyncSocket as _, SocketAddr, TokioSocket, protocols::NETLINK_
 use p2pnode_protocol::Family;
 use tokio::time::Sleep;
 
-use crate::net::error::explained;
+use crate::net::files::explained;
 
 pub use self::address::{HostAddress, Medium};
 
