@@ -31,8 +31,8 @@ const GB: f64 = 1e9;
 /// How long clients ask.
 const ASK: Duration = Duration::from_secs(3);
 
-/// As many flows as a peer may have, or nearly.
-const FLOWS: u16 = 4_000;
+/// Three quarters of what a peer may have. With the idle sessions they fit into 20,000 open files.
+const FLOWS: u16 = 3_000;
 
 /// How long processes are left alone before their memory counts.
 const SETTLE: Duration = Duration::from_secs(3);
