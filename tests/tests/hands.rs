@@ -65,6 +65,7 @@ const COMMANDS: [(&str, &[&str], Without); 23] = [
     ),
     ("p2pnode", &["netcheck"], Lacks),
     ("p2pnode", &["netcheck", "--watch", "--json"], Lacks),
+    ("p2pnode", &["netcheck", "--lifetime"], Lacks),
     ("p2pnode", &["services", PEER], Reaches),
     ("p2pnode", &["services", "--hosts"], Fails),
     ("p2pnode", &["healthcheck"], Fails),

@@ -48,6 +48,16 @@ pub struct Lines<T> {
 }
 
 impl<T: DeserializeOwned> Lines<T> {
+    /// [`Self::next`], within that time.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub async fn next_within(&mut self, time: Duration) -> Result<Option<T>, ClientError> {
+        let client = self.client.clone();
+        client.in_time(time, self.next()).await
+    }
+
     /// The next line; `None` after the last.
     ///
     /// # Errors

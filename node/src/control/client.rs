@@ -13,6 +13,12 @@ use crate::{
     swarm::netcheck::LONGEST,
 };
 
+/// How long the body of an answer may take that the node has at hand.
+const SOON: Duration = Duration::from_secs(5);
+
+/// The same where the node asks a peer first, which has 10 s.
+const PEER: Duration = Duration::from_secs(15);
+
 /// A way to ask a running node.
 #[derive(Debug, Clone)]
 pub(crate) struct Client(control::Client);
@@ -101,7 +107,7 @@ impl Client {
     pub(crate) async fn services(&self, peer: PeerId) -> Result<Found, ClientError> {
         let mut found = self.0.post(&format!("/v1/services/{peer}"), &()).await?;
         let stopped = || Found::NoAnswer("the node is stopping".to_owned());
-        Ok(found.next().await?.unwrap_or_else(stopped))
+        Ok(found.next_within(PEER).await?.unwrap_or_else(stopped))
     }
 
     /// Why the path of `peer` is what it is.
@@ -121,6 +127,8 @@ impl Client {
     pub(crate) async fn netcheck(&self, lifetime: bool) -> Result<netcheck::Report, ClientError> {
         match lifetime {
             true => {
+                // A node that stands still is not waited for so long.
+                self.status().await?;
                 self.0
                     .get_within("/v1/netcheck/lifetime", LONGEST * 2)
                     .await
@@ -136,7 +144,7 @@ impl Client {
     /// [`ClientError`]; refused with 400 if `peer` is neither an id nor a name.
     pub(crate) async fn forget(&self, peer: &str) -> Result<bool, ClientError> {
         let mut answer: Lines<bool> = self.0.post(&format!("/v1/forget/{peer}"), &()).await?;
-        Ok(answer.next().await?.unwrap_or_default())
+        Ok(answer.next_within(SOON).await?.unwrap_or_default())
     }
 
     /// Lets the node dial, which takes so long at most.
