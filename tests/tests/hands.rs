@@ -51,7 +51,7 @@ enum Without {
 use Without::{Fails, GoesOn, Lacks, Reaches};
 
 /// Every command that asks a running process.
-const COMMANDS: [(&str, &[&str], Without); 23] = [
+const COMMANDS: [(&str, &[&str], Without); 24] = [
     ("p2pnode", &["status"], Fails),
     ("p2pnode", &["status", PEER], Fails),
     ("p2pnode", &["status", "--sessions"], Fails),
