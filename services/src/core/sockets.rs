@@ -1,7 +1,7 @@
 //! How many local sockets sessions may have open, and how those who hold them share that.
 //!
 //! Each socket is an open file. A process without free files answers neither its control socket nor its relays, so sessions may hold a
-//! part of them only. Each holder may have [`TIMES_FREE`] times what is free. One that takes all it can get so leaves a part to others,
+//! part of them only. Each holder may have `TIMES_FREE` times what is free. One that takes all it can get so leaves a part to others,
 //! and several such holders have the same. See decision 0733.
 
 use std::{
