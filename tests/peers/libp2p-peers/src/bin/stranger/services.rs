@@ -242,15 +242,20 @@ impl Caller {
                 .map(|_| fastrand::u8(..))
                 .collect();
             let bytes = [&open[..], &[round % 20], &length, &body].concat();
-            let mut stream = self.first(&bytes).await?;
+            // A peer may give no further stream while so many are silent.
+            let Ok(first) = timeout(PATIENCE, self.first(&bytes)).await else {
+                silent.clear();
+                continue;
+            };
+            let mut stream = first?;
             if silent.len() > SILENT {
                 silent.pop_front();
             }
             match round % 2 {
                 0 => silent.push_back(stream),
                 _ => {
-                    // It may have ended by itself.
-                    let _ended = stream.close().await;
+                    // It may have ended by itself, or wait for an answer to its proposal.
+                    let _ended = timeout(PATIENCE, stream.close()).await;
                 }
             }
         }
