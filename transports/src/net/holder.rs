@@ -36,7 +36,7 @@ impl fmt::Display for Holder {
 /// How long one search of `/proc` may take: the event loop waits for it, and a host may have a hundred thousand open files.
 const SEARCH: Duration = Duration::from_millis(100);
 
-/// How long what it has found is kept. A socket that is opened anew has another number.
+/// How long what it has found is kept. A socket that is opened again has another number.
 const KEPT: Duration = Duration::from_secs(60);
 
 /// How many searches are remembered; the oldest is forgotten first.
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(look(1, KEPT - Duration::from_millis(1)), 1);
         assert_eq!(look(2, Duration::from_secs(1)), 2, "another socket");
         assert_eq!(look(1, KEPT), 3);
-        // No process is read once the time is over, and within one no more files.
+        // Once the time is over, no further process is read, and no further file of one.
         let held = UdpSocket::bind("0.0.0.0:0").unwrap();
         let port = held.local_addr().unwrap().port();
         let table = fs::read_to_string("/proc/net/udp").unwrap();

@@ -1,6 +1,9 @@
 //! The ports of a running node: the pool, the punch ports, and the claims that sockets hold on them.
 
-use p2pnode_protocol::{Family, Transport};
+use p2pnode_protocol::{
+    Family, Transport,
+    bucket::{Bucket, Measure},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -41,11 +44,19 @@ pub(crate) struct Ports {
     inner: Mutex<Inner>,
 }
 
+/// Ports that are tried in place of a silent punch port, of each transport and family, whatever is dialed.
+const ALTERNATIVES: Measure = Measure {
+    burst: 8,
+    period: Duration::from_secs(20),
+};
+
 struct Inner {
     pool: PortPool,
     punch: BTreeMap<(Transport, Family), u16>,
     /// Ports of a dial that were tried in place of a silent punch port, since one was answered.
     tried: BTreeMap<(Transport, Family), Vec<u16>>,
+    /// What is left of [`ALTERNATIVES`].
+    alternatives: BTreeMap<(Transport, Family), Bucket>,
     exhausted: BTreeMap<(Transport, Family), (Instant, Exhausted)>,
 }
 
@@ -77,6 +88,7 @@ impl Ports {
             pool: PortPool::new(range, seed),
             punch: BTreeMap::new(),
             tried: BTreeMap::new(),
+            alternatives: BTreeMap::new(),
             exhausted: BTreeMap::new(),
         };
         Arc::new(Self {
@@ -203,14 +215,22 @@ impl Ports {
         }
     }
 
-    /// A port of the range to try in place of the punch port, which is silent: far from it and from those that were tried before.
+    /// A port of the range to try in place of the punch port, which is silent: far from it and from those that were tried before. `None`
+    /// beyond [`ALTERNATIVES`]: a silent host may be one that a stranger named.
     pub(crate) fn lease_far(
         self: &Arc<Self>,
         transport: Transport,
         family: Family,
     ) -> Option<Lease> {
-        let of = (transport, family);
-        let mut tried = self.lock().tried.remove(&of).unwrap_or_default();
+        let (of, now) = ((transport, family), Instant::now());
+        let mut inner = self.lock();
+        let full = || Bucket::full(ALTERNATIVES, now);
+        let left = inner.alternatives.entry(of).or_insert_with(full);
+        if !left.admits(ALTERNATIVES, now) {
+            return None;
+        }
+        let mut tried = inner.tried.remove(&of).unwrap_or_default();
+        drop(inner);
         let silent: Vec<_> = self.punch_port(transport, family).into_iter().collect();
         if tried.len() + silent.len() >= self.range.len() {
             tried.clear();

@@ -138,3 +138,13 @@ fn silent_ports_are_left_out_until_one_is_answered_or_all_were_tried() {
     ports.answered(of.0, of.1);
     assert_eq!(next(), far);
 }
+
+#[test]
+fn a_remote_that_stays_silent_costs_eight_other_ports_and_one_more_in_20_s() {
+    let ports = Ports::new("21200-21250".parse().unwrap(), b"a");
+    let of = (Transport::Quic, Family::Ip4);
+    let (_punch, ()) = ports.open(of.0, of.1, |_| Ok(())).unwrap();
+    let leases = std::iter::from_fn(|| ports.lease_far(of.0, of.1));
+    assert_eq!(leases.take(20).count(), 8);
+    assert!(ports.lease_far(Transport::Tcp, of.1).is_some());
+}
