@@ -115,6 +115,8 @@ fn answered(answers: &Value) -> Result<()> {
         "an opening that is no message": "ended",
         "an unknown frame": "ended",
         "data without a byte": "ended",
+        "a greeting of another process": {"frame": 12},
+        "an opening of an earlier process": {"refused": 3},
         "an unknown service": {"refused": 1},
         "no opening": {"refused": 5},
         "resume of another peer's session": {"refused": 3},

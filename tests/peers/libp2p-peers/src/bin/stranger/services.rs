@@ -29,6 +29,7 @@ const ACK: u8 = 7;
 const REWIND: u8 = 9;
 const RESET: u8 = 10;
 const DONE: u8 = 11;
+const HELLO: u8 = 12;
 
 /// Offsets that no session comes to.
 const FAR: u64 = 1 << 40;
@@ -74,6 +75,14 @@ pub(crate) async fn run(
     answers.insert("resume of another peer's session", theft);
     let unknown = answer(&mut caller.first(&resume(FAR, caller.instance)).await?).await?;
     answers.insert("resume of no session", unknown);
+    // It says that it is another process: what the one before it opens comes too late.
+    let (_of_earlier, _) = other.session(service).await?;
+    let earlier = other.open(service);
+    let hello = [&[0x09][..], &fastrand::u64(..).to_le_bytes()].concat();
+    let greeted = answer(&mut other.first(&frame(HELLO, &hello)).await?).await?;
+    answers.insert("a greeting of another process", greeted);
+    let late = answer(&mut other.first(&earlier).await?).await?;
+    answers.insert("an opening of an earlier process", late);
     let secret = caller.open("secret");
     answers.insert(
         "an unknown service",
@@ -238,24 +247,24 @@ impl Caller {
             let length =
                 [0xff_ff_ff, fastrand::u32(..2_000), 70_000, 8][usize::from(round / 4 % 4)];
             let [_, length @ ..] = length.to_be_bytes();
-            let body: Vec<u8> = (0..fastrand::usize(..4_000))
+            let mut body: Vec<u8> = (0..fastrand::usize(..4_000))
                 .map(|_| fastrand::u8(..))
                 .collect();
-            let bytes = [&open[..], &[round % 20], &length, &body].concat();
-            // A peer may give no further stream while so many are silent.
-            let Ok(first) = timeout(PATIENCE, self.first(&bytes)).await else {
-                silent.clear();
-                continue;
-            };
-            let mut stream = first?;
+            let kind = round % 20;
+            if let (HELLO, Some(first)) = (kind, body.first_mut()) {
+                // No message begins so. One in some greetings at random is a message, and then this is another process.
+                *first = 7;
+            }
+            let bytes = [&open[..], &[kind], &length, &body].concat();
+            let mut stream = self.first(&bytes).await?;
             if silent.len() > SILENT {
                 silent.pop_front();
             }
             match round % 2 {
                 0 => silent.push_back(stream),
                 _ => {
-                    // It may have ended by itself, or wait for an answer to its proposal.
-                    let _ended = timeout(PATIENCE, stream.close()).await;
+                    // It may have ended by itself.
+                    let _ended = stream.close().await;
                 }
             }
         }
