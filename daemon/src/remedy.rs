@@ -8,14 +8,17 @@ use rustix::{io::Errno, process};
 const FILES: &str =
     "too many files are open: raise the limit (`ulimit -n`, LimitNOFILE of the service)";
 
+/// If all processes together do.
+const FILES_OF_ALL: &str = "all processes of this host have too many files open: raise fs.file-max, or end what holds them";
+
 /// What to do about `error`, whatever it concerns.
 #[must_use]
 pub fn of_any(error: &io::Error) -> Option<&'static str> {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE)
-    )
-    .then_some(FILES)
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => Some(FILES),
+        Some(Errno::NFILE) => Some(FILES_OF_ALL),
+        _ => None,
+    }
 }
 
 /// What to do about `error`, which concerns `path`, if it does not depend on what the path is for.
@@ -99,7 +102,7 @@ mod tests {
             (Errno::NOTDIR, "is a file"),
             (Errno::LOOP, "loop"),
             (Errno::MFILE, "too many files"),
-            (Errno::NFILE, "too many files"),
+            (Errno::NFILE, "raise fs.file-max"),
             (Errno::ACCESS, "/etc is of user 0, group 0 (mode 0755)"),
         ] {
             let text = remedy(errno).unwrap_or_default();

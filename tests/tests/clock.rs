@@ -124,7 +124,6 @@ async fn clock_of_node() -> Result<()> {
     finds(&relay, &other, "right", &node.id).await
 }
 
-/// No certificate of libp2p is valid then, so nothing can be reached before the clock is right.
 /// A clock that begins in 1970.
 async fn unset(lab: &Lab) -> Result<Clock> {
     let clock = Clock::new(lab.artifacts()).await?;

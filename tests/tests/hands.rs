@@ -78,7 +78,7 @@ const COMMANDS: [(&str, &[&str], Without); 24] = [
     ),
     (
         "p2pnode",
-        &["forward", SERVICE, "--listen", "tcp://127.0.0.1:20571"],
+        &["forward", SERVICE, "--listen", "tcp://127.0.0.1:0"],
         GoesOn,
     ),
     ("p2pnode", &["connect", SERVICE], Reaches),

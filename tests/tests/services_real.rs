@@ -280,7 +280,7 @@ async fn iperf3() -> Result<()> {
     let lost = sum["lost_percent"]
         .as_f64()
         .with_context(|| format!("no share of lost datagrams: {report}"))?;
-    ensure!(lost < 20.0 && sum["packets"].as_u64() > Some(100), "{sum}");
+    ensure!(lost < 50.0 && sum["packets"].as_u64() > Some(100), "{sum}");
     Ok(())
 }
 

@@ -39,7 +39,7 @@ pub(crate) enum By {
 }
 
 impl By {
-    /// The sessions of the node, if some of the command are open. None if it is stopping, or does not answer.
+    /// The sessions of the node, if some of the command are open. Empty if it is stopping, or does not answer.
     pub(super) async fn sessions_of(&self, output: &Output) -> Vec<SessionStatus> {
         let status = async {
             match self {
@@ -207,7 +207,7 @@ pub(crate) async fn serve(by: By, service: Service, mut output: Output) -> anyho
         By::Running(client) => {
             let request = ServeRequest::from(&service);
             match unless_signalled(&shutdown, client.serve(&request)).await {
-                Ok(lines) => Lines::Running(lines?),
+                Ok(lines) => Lines::Running(lines.map_err(wrong_usage)?),
                 Err(exit) => return Ok(exit),
             }
         }
@@ -244,11 +244,15 @@ pub(crate) async fn forward(by: By, forward: Forward, output: Output) -> anyhow:
 }
 
 /// Returns if all peers are there and refuse, or offer something that is not for this listener. The listener decides which kind.
-async fn refused(by: &By, to: &[(What, PeerId)], is_udp: bool) -> anyhow::Result<String> {
+async fn refused(by: &By, to: &[(What, PeerId)], is_udp: bool) -> String {
     let mut problems = Vec::new();
     for (what, peer) in to {
         let found = match by {
-            By::Running(client) => client.services(*peer).await?,
+            By::Running(client) => match client.services(*peer).await {
+                Ok(found) => found,
+                // Whether the node is gone, the reports say.
+                Err(_) => return std::future::pending().await,
+            },
             By::Own(own) => Found::from(own.handle.hub().list(*peer).await),
         };
         if let Found::Unreachable(reason) = &found {
@@ -270,7 +274,7 @@ async fn refused(by: &By, to: &[(What, PeerId)], is_udp: bool) -> anyhow::Result
     }
     match problems.is_empty() {
         true => std::future::pending().await,
-        false => Ok(problems.join("\np2pnode: ")),
+        false => problems.join("\np2pnode: "),
     }
 }
 
@@ -335,7 +339,7 @@ async fn until_signal(
                 }
                 refused = &mut refused => {
                     // If stderr is closed, there is nowhere to report it.
-                    let _ = writeln!(io::stderr(), "p2pnode: {}", refused?);
+                    let _ = writeln!(io::stderr(), "p2pnode: {refused}");
                     by.note_identity();
                     return Ok(Exit::Refused);
                 }

@@ -16,8 +16,8 @@ use crate::{
 /// How long the body of an answer may take that the node has at hand.
 const SOON: Duration = Duration::from_secs(5);
 
-/// The same where the node asks a peer first, which has 10 s.
-const PEER: Duration = Duration::from_secs(15);
+/// How often a node that takes its time is asked whether it is there.
+const BREATH: Duration = Duration::from_secs(5);
 
 /// A way to ask a running node.
 #[derive(Debug, Clone)]
@@ -107,7 +107,9 @@ impl Client {
     pub(crate) async fn services(&self, peer: PeerId) -> Result<Found, ClientError> {
         let mut found = self.0.post(&format!("/v1/services/{peer}"), &()).await?;
         let stopped = || Found::NoAnswer("the node is stopping".to_owned());
-        Ok(found.next_within(PEER).await?.unwrap_or_else(stopped))
+        // The node has to reach the peer first.
+        let found = self.while_it_lives(found.next()).await?;
+        Ok(found.unwrap_or_else(stopped))
     }
 
     /// Why the path of `peer` is what it is.
@@ -127,13 +129,30 @@ impl Client {
     pub(crate) async fn netcheck(&self, lifetime: bool) -> Result<netcheck::Report, ClientError> {
         match lifetime {
             true => {
-                // A node that stands still is not waited for so long.
-                self.status().await?;
-                self.0
-                    .get_within("/v1/netcheck/lifetime", LONGEST * 2)
-                    .await
+                let asked = self.0.get_within("/v1/netcheck/lifetime", LONGEST * 2);
+                self.while_it_lives(asked).await
             }
             false => self.0.get("/v1/netcheck").await,
+        }
+    }
+
+    /// What the node answers in its own time. A node that stands still meanwhile is not waited for.
+    async fn while_it_lives<T>(
+        &self,
+        answer: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
+        let stands_still = async {
+            loop {
+                if let Err(error) = self.status().await {
+                    return error;
+                }
+                tokio::time::sleep(BREATH).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            error = stands_still => Err(error),
         }
     }
 

@@ -83,7 +83,7 @@ pub struct Status {
 pub struct TurnedAwayStatus {
     /// Why: a value of the label `reason` of `p2pnode_refused_total`.
     pub reason: String,
-    /// How many, without a minute between two of them.
+    /// How many in the last minute.
     pub count: u64,
     /// Time since the last one.
     #[serde(rename = "last_s", with = "json::seconds")]

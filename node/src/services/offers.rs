@@ -49,7 +49,11 @@ pub(crate) struct TakenName;
 
 /// The services of this node.
 #[derive(Debug, Default)]
-pub(super) struct Offers(BTreeMap<ServiceName, Arc<Offered>>);
+pub(super) struct Offers {
+    services: BTreeMap<ServiceName, Arc<Offered>>,
+    /// Those of the configuration whose names commands have. They are offered when the commands end.
+    waiting: BTreeMap<ServiceName, Service>,
+}
 
 /// What a new configuration changes.
 #[derive(Debug, Default)]
@@ -90,40 +94,48 @@ impl Offered {
 
 impl Offers {
     pub(super) fn get(&self, name: &ServiceName) -> Option<&Arc<Offered>> {
-        self.0.get(name)
+        self.services.get(name)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Offered>> {
-        self.0.values()
+        self.services.values()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.services.is_empty()
     }
 
     pub(super) fn add(&mut self, offered: Offered) -> Result<Arc<Offered>, TakenName> {
         let name = offered.service.name.clone();
-        if self.0.contains_key(&name) {
+        if self.services.contains_key(&name) {
             return Err(TakenName);
         }
         let offered = Arc::new(offered);
-        self.0.insert(name, Arc::clone(&offered));
+        self.services.insert(name, Arc::clone(&offered));
         Ok(offered)
     }
 
     /// All of them, which are offered no longer.
     pub(super) fn take(&mut self) -> BTreeMap<ServiceName, Arc<Offered>> {
-        std::mem::take(&mut self.0)
+        self.waiting.clear();
+        std::mem::take(&mut self.services)
     }
 
+    /// A command offers this no longer. The configuration may have a service of that name.
     pub(super) fn remove(&mut self, name: &ServiceName) {
-        self.0.remove(name);
+        self.services.remove(name);
+        if let Some(service) = self.waiting.remove(name) {
+            tracing::info!(own = tracing::field::Empty, service = %name, "the command has ended: the service of the configuration is offered");
+            let offered = Offered::new(service, Goal::Target, None, true);
+            self.services.insert(name.clone(), Arc::new(offered));
+        }
     }
 
     /// The services of the configuration are these from now on. Those of commands stay, and have priority.
     pub(super) fn configure(&mut self, services: &BTreeMap<ServiceName, Service>) -> Changes {
         let mut changes = Changes::default();
-        self.0.retain(|name, offered| {
+        self.waiting.clear();
+        self.services.retain(|name, offered| {
             let stays = !offered.is_configured || services.contains_key(name);
             if !stays {
                 changes.ended.push(name.clone());
@@ -131,9 +143,10 @@ impl Offers {
             stays
         });
         for (name, service) in services {
-            match self.0.get(name) {
+            match self.services.get(name) {
                 Some(known) if !known.is_configured => {
-                    tracing::warn!(own = tracing::field::Empty, service = %name, "a command offers a service of this name: the configured one is not offered");
+                    tracing::warn!(own = tracing::field::Empty, service = %name, "a command offers a service of this name: the configured one is offered when the command ends");
+                    self.waiting.insert(name.clone(), service.clone());
                     continue;
                 }
                 Some(known) if known.service == *service => continue,
@@ -143,10 +156,10 @@ impl Offers {
                 Some(_) | None => {}
             }
             let offered = Offered::new(service.clone(), Goal::Target, None, true);
-            if let Some(before) = self.0.insert(name.clone(), Arc::new(offered)) {
+            if let Some(before) = self.services.insert(name.clone(), Arc::new(offered)) {
                 let (bytes_in, bytes_out) = before.bytes();
-                self.0[name].bytes_in.store(bytes_in, Relaxed);
-                self.0[name].bytes_out.store(bytes_out, Relaxed);
+                self.services[name].bytes_in.store(bytes_in, Relaxed);
+                self.services[name].bytes_out.store(bytes_out, Relaxed);
             }
         }
         changes
@@ -154,7 +167,7 @@ impl Offers {
 
     pub(super) fn access(&self) -> Access {
         let services: Vec<_> = self
-            .0
+            .services
             .values()
             .map(|offered| offered.service.clone())
             .collect();
@@ -163,7 +176,7 @@ impl Offers {
 
     /// What is offered to `peer`.
     pub(super) fn list_for(&self, peer: &PeerId) -> impl Iterator<Item = Offer> {
-        let services = self.0.values().map(|offered| &offered.service);
+        let services = self.services.values().map(|offered| &offered.service);
         let permitted = services.filter(|service| service.allow.permits(peer));
         permitted.map(|service| Offer {
             name: service.name.clone(),
@@ -179,7 +192,7 @@ impl Offers {
     /// The peers that some service names.
     pub(super) fn named(&self) -> BTreeSet<PeerId> {
         let allowed = self
-            .0
+            .services
             .values()
             .filter_map(|offered| match &offered.service.allow {
                 Allow::Any => None,
@@ -201,4 +214,52 @@ fn leads_there(before: &Service, now: &Service) -> bool {
         udp_idle: _,
     } = before;
     (target, identity, source) == (&now.target, &now.identity, &now.source)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use p2pnode_services::config::{Identity, Source};
+
+    use super::*;
+
+    fn service(target: &str) -> Service {
+        Service {
+            name: "tmp".parse().unwrap(),
+            target: target.parse().unwrap(),
+            allow: Allow::Any,
+            identity: Identity::None,
+            protocol: None,
+            source: Source::Any,
+            udp_idle: std::time::Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_configured_service_waits_for_the_end_of_a_command_that_has_its_name() {
+        let [of_command, configured] = ["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"].map(service);
+        let name = configured.name.clone();
+        let configuration = BTreeMap::from([(name.clone(), configured.clone())]);
+        let mut offers = Offers::default();
+        let command = Offered::new(of_command, Goal::Target, None, false);
+        offers.add(command).unwrap();
+        assert_eq!(offers.configure(&configuration).ended, []);
+        offers.remove(&name);
+        let offered = offers.get(&name).unwrap();
+        assert_eq!(
+            (&offered.service, offered.is_configured),
+            (&configured, true)
+        );
+        // It is gone from the configuration before the command ends.
+        for services in [configuration, BTreeMap::new()] {
+            let mut offers = Offers::default();
+            let command = Offered::new(service("tcp://127.0.0.1:1"), Goal::Target, None, false);
+            offers.add(command).unwrap();
+            offers.configure(&services);
+            offers.configure(&BTreeMap::new());
+            offers.remove(&name);
+            assert!(offers.is_empty());
+        }
+    }
 }

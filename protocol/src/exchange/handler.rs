@@ -48,7 +48,7 @@ impl<S: Protocol, C: Protocol> Handler<S, C> {
     #[must_use]
     pub fn new(max_concurrent: usize) -> Self {
         Self {
-            offers: true,
+            offers: S::NAME != Never::NAME,
             server: Server::new(max_concurrent),
             client: Client::new(max_concurrent),
         }

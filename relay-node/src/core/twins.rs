@@ -21,6 +21,10 @@ use p2pnode_transports::{Transport, to_socket_addr};
 /// 10 s, twice in a row, is closed.
 const TOGETHER: Duration = Duration::from_secs(45);
 
+/// How long one host has to be the only one before that is reported: another one that is cut off is back within this, and answers
+/// later.
+const ALONE: Duration = Duration::from_secs(15);
+
 /// How often it is reported of one peer, in an hour.
 const REPORTS: Measure = Measure {
     burst: 1,
@@ -57,7 +61,24 @@ pub struct SharedKey {
     pub at: [SocketAddr; 2],
 }
 
-#[derive(Debug)]
+/// What an answered ping shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Two hosts, and whether that is to be reported.
+    Two(SharedKey, bool),
+    /// One host, of which two were reported.
+    One,
+}
+
+/// A key that two hosts use.
+#[derive(Debug, Default)]
+struct Shared {
+    is_reported: bool,
+    /// Since when only one of them has been there.
+    alone: Option<Instant>,
+}
+
+#[derive(Debug, Clone)]
 struct Held {
     peer: PeerId,
     ends: Ends,
@@ -71,12 +92,9 @@ pub(crate) struct Twins {
     held: HashMap<ConnectionId, Held>,
     /// The processes at the far ends of open connections, where they are known.
     instances: HashMap<ConnectionId, u64>,
-    /// The keys that two hosts use, where they are, and whether that was reported.
-    shared: BTreeMap<PeerId, (Pair, bool)>,
+    shared: BTreeMap<PeerId, Shared>,
     reports: Limiter<PeerId>,
 }
-
-type Pair = [ConnectionId; 2];
 
 impl Default for Twins {
     fn default() -> Self {
@@ -117,45 +135,55 @@ impl Twins {
         self.instances.remove(&connection);
     }
 
-    /// The connection holds a reservation no longer; `of_peer` do. Returns the peer if two hosts were reported, and one is left.
+    /// The connection holds a reservation no longer; `of_peer` do.
     pub(crate) fn ended(
         &mut self,
         connection: ConnectionId,
-        of_peer: impl Iterator<Item = ConnectionId> + Clone,
-    ) -> Option<PeerId> {
-        let peer = self.held.remove(&connection)?.peer;
-        let (pair, _) = self.shared.get(&peer)?;
-        if !pair.contains(&connection) {
-            return None;
+        mut of_peer: impl Iterator<Item = ConnectionId>,
+    ) {
+        if let Some(held) = self.held.remove(&connection)
+            && of_peer.next().is_none()
+        {
+            self.shared.remove(&held.peer);
         }
-        let mut left = of_peer.clone();
-        let next = left.find_map(|one| Some([one, self.other_host(one, of_peer.clone())?]));
-        if let (Some(next), Some((pair, _))) = (next, self.shared.get_mut(&peer)) {
-            *pair = next;
-            return None;
-        }
-        let (_, is_reported) = self.shared.remove(&peer)?;
-        is_reported.then_some(peer)
     }
 
-    /// A connection has answered a ping; `of_peer` hold reservations. Returns where two hosts have the key, and whether that is to be
-    /// reported.
+    /// A connection has answered a ping; `of_peer` hold reservations.
     pub(crate) fn answered(
         &mut self,
         connection: ConnectionId,
-        of_peer: impl Iterator<Item = ConnectionId>,
+        of_peer: impl Iterator<Item = ConnectionId> + Clone,
         now: Instant,
-    ) -> Option<(SharedKey, bool)> {
-        self.held.get_mut(&connection)?.answered = now;
-        let other = self.other_host(connection, of_peer)?;
-        let pair = [connection, other];
-        let peer = self.held.get(&connection)?.peer;
-        let at = self.places(pair)?;
-        let is_reported = self.reports.admits(peer, now);
-        let (known, was_reported) = self.shared.entry(peer).or_insert((pair, false));
-        *known = pair;
-        *was_reported |= is_reported;
-        Some((SharedKey { peer, at }, is_reported))
+    ) -> Option<Seen> {
+        let held = self.held.get_mut(&connection)?;
+        held.answered = now;
+        let (peer, one) = (held.peer, held.ends.remote);
+        let mut others = of_peer.filter(|other| *other != connection);
+        let two = others
+            .clone()
+            .find(|other| self.both_answer(connection, *other));
+        if let Some(other) = two.and_then(|two| self.held.get(&two)) {
+            let at = [one, other.ends.remote];
+            let is_news = self.reports.admits(peer, now);
+            let shared = self.shared.entry(peer).or_default();
+            shared.is_reported |= is_news;
+            shared.alone = None;
+            return Some(Seen::Two(SharedKey { peer, at }, is_news));
+        }
+        // One that is back has to answer for some time.
+        let may_be_two = others.any(|other| self.differ(connection, other));
+        let shared = self.shared.get_mut(&peer)?;
+        if may_be_two {
+            shared.alone = None;
+            return None;
+        }
+        if now.saturating_duration_since(*shared.alone.get_or_insert(now)) < ALONE {
+            return None;
+        }
+        let shared = self.shared.remove(&peer)?;
+        // If there are two again, that is news.
+        self.reports.forget(&peer);
+        shared.is_reported.then_some(Seen::One)
     }
 
     /// The keys that are in use on two hosts now.
@@ -163,32 +191,30 @@ impl Twins {
         self.shared.len()
     }
 
-    fn places(&self, pair: Pair) -> Option<[SocketAddr; 2]> {
-        let [one, other] = pair.map(|id| Some(self.held.get(&id)?.ends.remote));
-        Some([one?, other?])
+    /// Whether both have answered long after the newer reservation, and are two hosts.
+    fn both_answer(&self, one: ConnectionId, other: ConnectionId) -> bool {
+        let held = self.held.get(&one).zip(self.held.get(&other));
+        held.is_some_and(|(first, second)| {
+            let both = first.granted.max(second.granted) + TOGETHER;
+            first.answered >= both && second.answered >= both
+        }) && self.differ(one, other)
     }
 
-    /// One of these connections at whose far end another host is than at the end of this one.
-    fn other_host(
-        &self,
-        connection: ConnectionId,
-        mut of_peer: impl Iterator<Item = ConnectionId>,
-    ) -> Option<ConnectionId> {
-        of_peer.find(|other| *other != connection && self.are_two(connection, *other) == Some(true))
-    }
-
-    /// Whether two nodes are at the far ends: both have answered long after the newer reservation. Two processes are two nodes. If it
-    /// is not known of both which process they are, they are two nodes if they use one address of the relay over one transport.
-    fn are_two(&self, one: ConnectionId, other: ConnectionId) -> Option<bool> {
-        let [(one, first), (other, second)] =
-            [one, other].map(|id| (self.held.get(&id), self.instances.get(&id)));
-        let (one, other) = (one?, other?);
-        let both = one.granted.max(other.granted) + TOGETHER;
-        let are_alike = one.ends.local == other.ends.local && one.ends.is_tcp == other.ends.is_tcp;
-        let differ = first
-            .zip(second)
-            .map_or(are_alike, |(one, other)| one != other);
-        Some(differ && one.answered >= both && other.answered >= both)
+    /// Whether two processes are at the far ends. If it is not known of both which process they are, they are two if they use one
+    /// address of the relay over one transport.
+    fn differ(&self, one: ConnectionId, other: ConnectionId) -> bool {
+        let [first, second] = [one, other].map(|id| self.instances.get(&id));
+        match (
+            first.zip(second),
+            self.held.get(&one),
+            self.held.get(&other),
+        ) {
+            (Some((first, second)), _, _) => first != second,
+            (None, Some(one), Some(other)) => {
+                one.ends.local == other.ends.local && one.ends.is_tcp == other.ends.is_tcp
+            }
+            _ => false,
+        }
     }
 }
 
@@ -214,6 +240,7 @@ mod tests {
         peer: PeerId,
         now: Instant,
         held: usize,
+        alone: usize,
     }
 
     impl Relay {
@@ -232,6 +259,7 @@ mod tests {
                 peer,
                 now,
                 held,
+                alone: 0,
             }
         }
 
@@ -242,7 +270,13 @@ mod tests {
                 self.now += Duration::from_secs(15);
                 for number in answer {
                     let all = (0..self.held).map(id);
-                    seen.extend(self.twins.answered(id(*number), all, self.now));
+                    let held = self.twins.held.clone();
+                    let all = all.filter(|id| held.contains_key(id));
+                    match self.twins.answered(id(*number), all, self.now) {
+                        Some(Seen::Two(shared, is_news)) => seen.push((shared, is_news)),
+                        Some(Seen::One) => self.alone += 1,
+                        None => {}
+                    }
                 }
             }
             let reports = seen.iter().filter(|(_, is_news)| *is_news);
@@ -250,11 +284,19 @@ mod tests {
         }
 
         /// The reservation and the connection of this number end.
-        fn ends(&mut self, number: usize) -> Option<PeerId> {
-            let left = (0..self.held).filter(|other| *other != number).map(id);
-            let alone = self.twins.ended(id(number), left);
+        fn ends(&mut self, number: usize) {
+            let held = self.twins.held.clone();
+            let left = held.into_keys().filter(|other| *other != id(number));
+            self.twins.ended(id(number), left);
             self.twins.closed(id(number));
-            alone
+        }
+
+        /// A process has a reservation on another connection.
+        fn is_back(&mut self, ends: Ends, instance: u64) {
+            let number = id(self.held);
+            self.held += 1;
+            self.twins.named(number, instance);
+            self.twins.granted(number, self.peer, ends, self.now);
         }
     }
 
@@ -270,10 +312,43 @@ mod tests {
         assert_eq!(relay.pings(&[0, 1]).1, []);
         relay.now += REPORTS.period;
         assert_eq!(relay.pings(&[0, 1]).1.len(), 1);
-        assert_eq!(relay.ends(0), Some(relay.peer));
+        relay.ends(0);
         assert_eq!((relay.pings(&[1]), relay.twins.shared()), ((0, vec![]), 0));
-        assert_eq!(relay.ends(1), None);
+        assert_eq!(relay.alone, 1);
+        relay.ends(1);
         assert!(relay.twins.held.is_empty());
+    }
+
+    #[test]
+    fn a_host_that_is_cut_off_for_a_moment_is_still_the_second_one() {
+        let mut relay = Relay::with(&[
+            (ends(443, 1, false), Some(7)),
+            (ends(443, 2, false), Some(8)),
+        ]);
+        assert_eq!(relay.pings(&[0, 1]).1.len(), 1);
+        relay.ends(1);
+        relay.is_back(ends(443, 3, false), 8);
+        let (seen, reports) = relay.pings(&[0, 2]);
+        assert!(seen > 0);
+        assert_eq!((reports, relay.alone, relay.twins.shared()), (vec![], 0, 1));
+        // And one that is back after it was gone is reported.
+        relay.ends(2);
+        relay.pings(&[0]);
+        assert_eq!((relay.alone, relay.twins.shared()), (1, 0));
+        relay.is_back(ends(443, 3, false), 8);
+        assert_eq!(relay.pings(&[0, 3]).1.len(), 1);
+    }
+
+    #[test]
+    fn a_relay_that_ends_all_reservations_does_not_say_that_one_host_is_left() {
+        let mut relay = Relay::with(&[
+            (ends(443, 1, false), Some(7)),
+            (ends(443, 2, false), Some(8)),
+        ]);
+        assert_eq!(relay.pings(&[0, 1]).1.len(), 1);
+        relay.ends(1);
+        relay.ends(0);
+        assert_eq!((relay.alone, relay.twins.shared()), (0, 0));
     }
 
     #[test]
@@ -282,8 +357,8 @@ mod tests {
             let mut relay = Relay::with(&[(ends(443, 1, false), Some(7)), (other, Some(8))]);
             let (_, reports) = relay.pings(&[0, 1]);
             assert_eq!(reports.len(), 1, "{other:?}");
-            assert_eq!(relay.ends(1), Some(relay.peer));
-            assert_eq!(relay.pings(&[0]).0, 0);
+            relay.ends(1);
+            assert_eq!((relay.pings(&[0]).0, relay.alone), (0, 1));
             assert_eq!(relay.twins.instances.len(), 1);
         }
     }
@@ -314,8 +389,12 @@ mod tests {
             (ends(443, 2, false), Some(8)),
         ]);
         assert_eq!(relay.pings(&[0, 1, 2]).1.len(), 1);
-        assert_eq!((relay.ends(0), relay.twins.shared()), (None, 1));
-        assert_eq!((relay.ends(1), relay.twins.shared()), (Some(relay.peer), 0));
+        relay.ends(0);
+        relay.pings(&[1, 2]);
+        assert_eq!((relay.alone, relay.twins.shared()), (0, 1));
+        relay.ends(1);
+        relay.pings(&[2]);
+        assert_eq!((relay.alone, relay.twins.shared()), (1, 0));
     }
 
     #[test]

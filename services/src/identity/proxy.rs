@@ -27,14 +27,17 @@ pub const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, and the command PROXY: the connection is made for somebody else.
 const VERSION_AND_COMMAND: u8 = 0x21;
 
-const UNSPECIFIED: u8 = 0x00;
 const IP4: u8 = 0x10;
 const IP6: u8 = 0x20;
+const UNIX: u8 = 0x30;
+
+/// Both paths of a Unix socket, which are empty: neither end has a name.
+const UNNAMED: [u8; 216] = [0; 216];
 
 /// The header. `client` are the client's address and the one that it connected to, at the caller's forward.
 ///
-/// A forward without addresses yields the family `AF_UNSPEC`; receivers use the fields then. A client that is no peer has no
-/// `peer`.
+/// Without addresses it is a Unix socket without a name. Receivers refuse `AF_UNSPEC` for a connection that is made for somebody
+/// else: HAProxy and go-proxyproto do. A client that is no peer has no `peer`.
 #[must_use]
 pub fn header(
     client: Option<(SocketAddr, SocketAddr)>,
@@ -46,10 +49,13 @@ pub fn header(
         Follows::Stream => 1,
         Follows::Datagrams => 2,
     };
-    let mut body = Vec::with_capacity(128);
+    let mut body = Vec::with_capacity(UNNAMED.len() + 128);
     let family = match client {
-        None => UNSPECIFIED,
-        Some((source, destination)) => addresses(&mut body, source, destination) | transport,
+        None => {
+            body.extend(UNNAMED);
+            UNIX
+        }
+        Some((source, destination)) => addresses(&mut body, source, destination),
     };
     if let Some(peer) = peer {
         field(&mut body, TYPE_PEER, peer.to_string().as_bytes());
@@ -57,7 +63,7 @@ pub fn header(
     field(&mut body, TYPE_SERVICE, service.as_str().as_bytes());
     let length = u16::try_from(body.len()).expect("addresses, a peer id and a name are short");
     let mut header = SIGNATURE.to_vec();
-    header.extend([VERSION_AND_COMMAND, family]);
+    header.extend([VERSION_AND_COMMAND, family | transport]);
     header.extend(length.to_be_bytes());
     header.extend(body);
     header
@@ -125,6 +131,10 @@ mod tests {
             0 => 0,
             1 => 12,
             2 => 36,
+            3 => {
+                assert_eq!(body[..216], UNNAMED);
+                216
+            }
             other => panic!("the family {other}"),
         };
         let (addresses, mut fields) = body.split_at(size);
@@ -133,7 +143,7 @@ mod tests {
             4 => IpAddr::from(<[u8; 4]>::try_from(&addresses[at..at + 4]).unwrap()),
             _ => IpAddr::from(<[u8; 16]>::try_from(&addresses[at..at + 16]).unwrap()),
         };
-        let client = (size > 0).then(|| {
+        let client = (size < 216).then(|| {
             let length = (size - 4) / 2;
             let (source, destination) = (ip(0, length), ip(length, length));
             let ports = (port(size - 4), port(size - 2));
@@ -228,7 +238,7 @@ mod tests {
             Some(&peer),
             &"db".parse().unwrap(),
         ));
-        assert_eq!((read.family_and_transport, read.client), (0, None));
+        assert_eq!((read.family_and_transport, read.client), (0x31, None));
         assert_eq!(read.fields[0], (0xe0, PEER.to_owned()));
     }
 }

@@ -56,6 +56,7 @@ impl EventLoop {
             } => {
                 if dial_error::is_overuse(cause.as_ref()) {
                     self.observers.refused(Refused::Unread);
+                    self.state.handle_turned_away(Refused::Unread, now);
                 }
                 let closed = Closed {
                     connection: connection_id,

@@ -109,8 +109,7 @@ impl RelayState {
         now: Now,
     ) {
         let places = self.policy.places(&peer);
-        let alone = self.twins.ended(connection, places);
-        self.events.extend(alone.map(Event::KeyAlone));
+        self.twins.ended(connection, places);
         if !self.policy.holds(&peer) {
             self.records.released(&peer, now.instant);
         }

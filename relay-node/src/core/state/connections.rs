@@ -6,7 +6,9 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, core::ConnectedPoint, swarm::Con
 use p2pnode_protocol::{Source, shared_key::Notice};
 
 use super::{Action, Event, RelayState, ReservationEnd};
-use crate::core::{clock::Now, connections::Remaining, denied::Denied, peer_relays::Side};
+use crate::core::{
+    clock::Now, connections::Remaining, denied::Denied, peer_relays::Side, twins::Seen,
+};
 
 /// A connection that misses this many pings in a row is dead.
 const MISSED_PINGS: u32 = 2;
@@ -130,15 +132,19 @@ impl RelayState {
     ) {
         self.connections.measured(connection, rtt);
         let places = self.policy.places(peer);
-        if let Some((shared, is_news)) = self.twins.answered(connection, places, now.instant) {
-            let [_, at] = shared.at;
-            self.actions.push_back(Action::ReportSharedKey {
-                peer: *peer,
-                connection,
-                notice: Notice { at },
-            });
-            self.events
-                .extend(is_news.then_some(Event::SharedKey(shared)));
+        match self.twins.answered(connection, places, now.instant) {
+            Some(Seen::Two(shared, is_news)) => {
+                let [_, at] = shared.at;
+                self.actions.push_back(Action::ReportSharedKey {
+                    peer: *peer,
+                    connection,
+                    notice: Notice { at },
+                });
+                self.events
+                    .extend(is_news.then_some(Event::SharedKey(shared)));
+            }
+            Some(Seen::One) => self.events.push_back(Event::KeyAlone(*peer)),
+            None => {}
         }
     }
 

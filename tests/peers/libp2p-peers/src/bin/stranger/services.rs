@@ -240,6 +240,11 @@ impl Caller {
     async fn breaks_lengths(&mut self, service: &str) -> Result<()> {
         let mut silent = VecDeque::new();
         for round in 0..128_u8 {
+            let kind = round % 20;
+            if kind == HELLO {
+                // Some random ones are messages: from then on this would be another process.
+                continue;
+            }
             let open = match round % 4 {
                 0 | 1 => Vec::new(),
                 _ => self.open(service),
@@ -247,14 +252,9 @@ impl Caller {
             let length =
                 [0xff_ff_ff, fastrand::u32(..2_000), 70_000, 8][usize::from(round / 4 % 4)];
             let [_, length @ ..] = length.to_be_bytes();
-            let mut body: Vec<u8> = (0..fastrand::usize(..4_000))
+            let body: Vec<u8> = (0..fastrand::usize(..4_000))
                 .map(|_| fastrand::u8(..))
                 .collect();
-            let kind = round % 20;
-            if let (HELLO, Some(first)) = (kind, body.first_mut()) {
-                // No message begins so. One in some greetings at random is a message, and then this is another process.
-                *first = 7;
-            }
             let bytes = [&open[..], &[kind], &length, &body].concat();
             let mut stream = self.first(&bytes).await?;
             if silent.len() > SILENT {
