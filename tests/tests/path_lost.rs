@@ -12,6 +12,8 @@ lab_tests! {
     a_direct_tcp_path_that_is_cut_is_relayed_and_punched_when_it_is_back: cut(Transport::Tcp);
     a_direct_quic_path_that_is_cut_in_one_direction_is_lost_by_the_side_that_is_not_heard: cut_one_way(Transport::Quic);
     a_direct_tcp_path_that_is_cut_in_one_direction_is_lost_by_the_side_that_is_not_heard: cut_one_way(Transport::Tcp);
+    after_an_outage_that_ended_every_path_a_peer_is_direct_again_over_quic: outage(Transport::Quic);
+    after_an_outage_that_ended_every_path_a_peer_is_direct_again_over_tcp: outage(Transport::Tcp);
     after_a_failed_tcp_punch_the_syn_of_the_other_side_may_come_first: syn_first();
     a_relay_that_dies_in_the_handshake_is_used_again_when_it_is_back: relay_dies();
 }
@@ -89,6 +91,25 @@ async fn cut(transport: Transport) -> Result<()> {
     // It is punched at once, which must fail; then the path is back.
     let failed = failed_punch(&both.a, seen[0], |_| true).await?;
     failed.has(&json!({"reason": "timeout"}))?;
+    mended(&both).await
+}
+
+/// The link of A's site is down until the path, the connections to the relay and the circuits over them are gone. Nobody dials.
+async fn outage(transport: Transport) -> Result<()> {
+    let both = Running::homes().over(&[transport]).direct().await?;
+    let seen = both.a.seen();
+    both.a_side.site.cut(&[Traffic::Outside])?;
+    both.a
+        .process
+        .event_after(seen, "reservation_lost", AGAIN)
+        .await?;
+    let is_lost = |status: &Value| {
+        let peers = status["peers"].as_array()?;
+        let has_path = peers.iter().any(|peer| peer["peer"] == both.b.id);
+        (!has_path).then(|| status["lost"].clone())
+    };
+    let lost = both.a.until("the end of all paths", AGAIN, is_lost).await?;
+    ensure!(lost[0]["peer"] == both.b.id, "{lost}");
     mended(&both).await
 }
 

@@ -71,11 +71,13 @@ fn fault_of_address(error: &TransportError<io::Error>) -> Fault {
     }
 }
 
-/// Which side ended a connection, as far as its transport reports.
-pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
+/// Which side ended a connection, as far as its transport reports. A circuit ends with the error of the connection below it, which
+/// this node may have closed.
+pub(crate) fn ended(cause: Option<&ConnectionError>, is_relayed: bool) -> Ended {
     match cause {
         None | Some(ConnectionError::KeepAliveTimeout) => Ended::Ours,
         Some(ConnectionError::IO(error)) => match p2pnode_transports::closed(error) {
+            Some(Closed::Local) if is_relayed => Ended::Broken,
             Some(Closed::Local) => Ended::Ours,
             Some(Closed::ByPeer) => Ended::Theirs,
             Some(Closed::Overuse(Overuse::Stranger)) => Ended::Ours,
@@ -85,14 +87,25 @@ pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
     }
 }
 
+/// With what yamux ends the streams of a connection that this node has closed.
+const CLOSED_BELOW: &str = ": connection is closed";
+
 /// Why a connection ended, in one line.
-pub(crate) fn end(cause: Option<&ConnectionError>) -> String {
+pub(crate) fn end(cause: Option<&ConnectionError>, is_relayed: bool) -> String {
     match cause {
         None => "closed by this node".to_owned(),
         Some(ConnectionError::KeepAliveTimeout) => {
             "closed by this node: nothing uses it".to_owned()
         }
-        Some(ConnectionError::IO(error)) => innermost(error),
+        Some(ConnectionError::IO(error)) => {
+            let text = innermost(error);
+            let is_below = p2pnode_transports::closed(error) == Some(Closed::Local)
+                || text.ends_with(CLOSED_BELOW);
+            match is_relayed && is_below {
+                true => "the connection to the relay has ended".to_owned(),
+                false => text,
+            }
+        }
     }
 }
 
@@ -261,6 +274,26 @@ mod tests {
             no_reservation(&io::Error::other(expired)),
             ListenerEnd::Clock
         );
+    }
+
+    #[test]
+    fn a_circuit_that_falls_with_the_connection_to_its_relay_is_not_closed_by_this_node() {
+        let local = io::Error::other(p2pnode_transports::Error::Quic {
+            remote: None,
+            reason: "closed by this node".to_owned(),
+            closed: Some(Closed::Local),
+        });
+        let yamux = io::Error::other("0000000b/19: connection is closed");
+        for (error, of_direct) in [(local, Ended::Ours), (yamux, Ended::Broken)] {
+            let cause = ConnectionError::IO(error);
+            assert_eq!(ended(Some(&cause), false), of_direct);
+            assert_eq!(ended(Some(&cause), true), Ended::Broken);
+            let text = end(Some(&cause), true);
+            assert_eq!(text, "the connection to the relay has ended");
+        }
+        for is_relayed in [false, true] {
+            assert_eq!(ended(None, is_relayed), Ended::Ours);
+        }
     }
 
     /// The error of a dial whose fault lies there. A fault without a case does not compile.

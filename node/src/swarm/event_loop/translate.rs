@@ -52,6 +52,7 @@ impl EventLoop {
                 peer_id,
                 connection_id,
                 cause,
+                endpoint,
                 ..
             } => {
                 if dial_error::is_overuse(cause.as_ref()) {
@@ -61,8 +62,8 @@ impl EventLoop {
                 let closed = Closed {
                     connection: connection_id,
                     peer: peer_id,
-                    ended: dial_error::ended(cause.as_ref()),
-                    reason: dial_error::end(cause.as_ref()),
+                    ended: dial_error::ended(cause.as_ref(), endpoint.is_relayed()),
+                    reason: dial_error::end(cause.as_ref(), endpoint.is_relayed()),
                 };
                 self.state.handle_closed(closed, now);
             }
