@@ -1,23 +1,17 @@
 //! Whether this host's clock can be right.
 
-use std::{
-    sync::Once,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// When certificates of libp2p begin to be valid: 1 January 1975.
 const BEGIN: Duration = Duration::from_secs(157_766_400);
 
-/// Logs once that the clock of this host shows a time at which no peer has a valid certificate, if it does. A host without a battery
+/// Logs that the clock of this host shows a time at which no peer has a valid certificate, if it does. A host without a battery
 /// for its clock begins in 1970.
 pub fn warn_if_unset() {
-    static LOGGED: Once = Once::new();
     if is_unset(SystemTime::now()) {
-        LOGGED.call_once(|| {
-            tracing::warn!(
-                "clock: this host's clock shows a time before 1975, at which no peer has a valid certificate: nobody can connect; set it: timedatectl set-ntp true"
-            );
-        });
+        tracing::warn!(
+            "clock: this host's clock shows a time before 1975, at which no peer has a valid certificate: nobody can connect; set it: timedatectl set-ntp true"
+        );
     }
 }
 

@@ -94,10 +94,14 @@ async fn cut(transport: Transport) -> Result<()> {
     mended(&both).await
 }
 
-/// The link of A's site is down until the path, the connections to the relay and the circuits over them are gone. Nobody dials.
+/// The link of A's site is down until the connections to the relay are gone, and the circuits over them. Nobody dials.
 async fn outage(transport: Transport) -> Result<()> {
     let both = Running::homes().over(&[transport]).direct().await?;
+    let b_outside = both.b_side.site.outside_ip4().context("B's address")?;
     let seen = both.a.seen();
+    both.a_side.site.cut(&[Traffic::With(b_outside)])?;
+    let relayed = |event: &Event| event.name() == "connected" && event.path_kind() == "relayed";
+    both.a.process.first("a circuit", seen, relayed).await?;
     both.a_side.site.cut(&[Traffic::Outside])?;
     both.a
         .process
