@@ -28,6 +28,7 @@ mod metrics;
 mod paths;
 #[doc(hidden)]
 pub mod reference;
+pub mod reload;
 pub mod remedy;
 pub mod rlimit;
 pub mod screen;

@@ -306,6 +306,11 @@ impl Process {
             .with_context(|| format!("{}: cannot be told to end", self.name))
     }
 
+    /// It reads its configuration again.
+    pub fn reload(&self) -> Result<()> {
+        kill(self.pid, Signal::SIGHUP).with_context(|| format!("{}: no SIGHUP", self.name))
+    }
+
     /// Stops it, as a host that sleeps, until [`Process::resume`].
     pub fn suspend(&self) -> Result<()> {
         kill(self.pid, Signal::SIGSTOP).with_context(|| format!("{}: cannot be stopped", self.name))

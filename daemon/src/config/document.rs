@@ -110,6 +110,27 @@ impl Document {
         }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it has no key with a value.
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.root.value {
+            Value::Null => true,
+            Value::Map(entries) => entries.iter().all(|(_, of)| of.value == Value::Null),
+            Value::Bool(_)
+            | Value::Number(_)
+            | Value::Text(_)
+            | Value::List(_)
+            | Value::Tagged(_) => false,
+        }
+    }
+
+    pub(super) fn is_beginning_of(&self, all: &Self) -> bool {
+        self.text.len() < all.text.len() && all.text.starts_with(&self.text)
+    }
+
     /// The position of node `id`.
     pub(super) fn place(&self, id: usize) -> Place {
         let reading = Reading {

@@ -30,6 +30,7 @@ mod fault;
 mod key;
 pub mod kind;
 mod load;
+mod lost;
 pub mod placeholder;
 mod reader;
 mod schema;

@@ -8,6 +8,7 @@ use std::{
         net::SocketAddr,
     },
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -22,8 +23,9 @@ use serde::Serialize;
 use tokio::{
     net::{UnixListener, UnixStream},
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
+use tracing::field::Empty;
 
 use super::Owner;
 use crate::{
@@ -35,12 +37,18 @@ use crate::{
 /// How long another process may hold the lock of the socket's directory: it connects to the socket and moves a file.
 const LOCKED: Duration = Duration::from_secs(2);
 
-/// The control socket of a running process. [`Server::stop`] removes it from the file system.
+/// Between two looks whether the socket is still in the file system.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long to wait before the next attempt to bind it again: a look connects to the socket that is there now.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// The control socket of a running process. It is bound again if somebody removes it, see decision 0736. [`Server::stop`] removes
+/// it from the file system.
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
-    /// The device and the inode of the socket. The path may have become another one's.
-    file: (u64, u64),
+    file: SocketFile,
     trigger: Trigger,
     task: JoinHandle<io::Result<()>>,
 }
@@ -104,14 +112,19 @@ impl Server {
         };
         // Clients could not connect to a longer one, though a socket can be moved there.
         SocketAddr::from_pathname(path).map_err(failed)?;
-        let directory = directory(path).map_err(failed)?;
-        let lock = lock(directory).await.map_err(failed)?;
-        is_unused(owner, path).await?;
-        let (listener, file) = bind_private(directory, path).map_err(failed)?;
-        drop(lock);
+        let (listener, file) = bind(owner, path, |directory| bind_private(directory, path)).await?;
+        let file = SocketFile(Arc::new(Mutex::new(Some(file))));
+        let kept = Kept {
+            owner,
+            path: path.to_owned(),
+            listener,
+            file: file.clone(),
+            at: Instant::now() + LOOK,
+            failed: None,
+        };
         let (trigger, shutdown) = Shutdown::pair();
         let task = tokio::spawn(http::serve(
-            listener,
+            kept,
             router,
             Bounds::control(),
             shutdown.requested(),
@@ -139,12 +152,124 @@ impl Server {
     }
 
     async fn remove(&self) -> io::Result<()> {
+        // From now on it is not bound again.
+        let file = self.file.lock().take();
         let _lock = lock(directory(&self.path)?).await?;
-        if identity(&self.path.symlink_metadata()?) != self.file {
-            return Ok(());
+        match self.path.symlink_metadata() {
+            Ok(found) if file == Some(identity(&found)) => fs::remove_file(&self.path),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(_) | Err(_) => Ok(()),
         }
-        fs::remove_file(&self.path)
     }
+}
+
+/// The device and the inode of the socket; `None` once the server stops. The path may have become another one's. Clones are the same.
+#[derive(Debug, Clone)]
+struct SocketFile(Arc<Mutex<Option<(u64, u64)>>>);
+
+impl SocketFile {
+    fn lock(&self) -> MutexGuard<'_, Option<(u64, u64)>> {
+        // What a panicking thread left is still whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the socket should be at `path` and is not.
+    fn is_lost_from(&self, path: &Path) -> bool {
+        let is_it = |file| {
+            path.symlink_metadata()
+                .is_ok_and(|it| identity(&it) == file)
+        };
+        self.lock().is_some_and(|file| !is_it(file))
+    }
+}
+
+/// A listener whose socket is bound again if it is no longer in the file system.
+struct Kept {
+    owner: Owner,
+    path: PathBuf,
+    listener: UnixListener,
+    file: SocketFile,
+    /// When to look next.
+    at: Instant,
+    /// What was logged of the last attempt.
+    failed: Option<String>,
+}
+
+impl axum::serve::Listener for Kept {
+    type Io = UnixStream;
+    type Addr = tokio::net::unix::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            // Clients of the old socket come before the new one.
+            tokio::select! {
+                biased;
+                accepted = axum::serve::Listener::accept(&mut self.listener) => return accepted,
+                () = sleep_until(self.at) => self.look().await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+impl Kept {
+    async fn look(&mut self) {
+        self.at = Instant::now() + LOOK;
+        if !self.file.is_lost_from(&self.path) {
+            self.failed = None;
+            return;
+        }
+        match self.bind_again().await {
+            Ok(()) => tracing::warn!(
+                own = Empty,
+                path = %self.path.display(),
+                "the control socket was removed; the {} listens there again", self.owner.noun
+            ),
+            Err(error) => {
+                let failed = error.to_string();
+                if self.failed.as_ref() != Some(&failed) {
+                    tracing::warn!(
+                        own = Empty,
+                        "{failed}; the control socket was removed or replaced, and the {} tries again every {} s",
+                        self.owner.noun,
+                        AGAIN.as_secs()
+                    );
+                }
+                self.failed = Some(failed);
+                self.at = Instant::now() + AGAIN;
+            }
+        }
+    }
+
+    async fn bind_again(&mut self) -> Result<(), ServerError> {
+        let (path, listener, file) = (&self.path, &mut self.listener, &self.file);
+        let replace = |directory: &Path| {
+            if let Some(file) = &mut *file.lock() {
+                (*listener, *file) = bind_private(directory, path)?;
+            }
+            Ok(())
+        };
+        bind(self.owner, path, replace).await
+    }
+}
+
+/// What `make` binds at `path`, in the directory of the socket, while no other process may.
+async fn bind<T>(
+    owner: Owner,
+    path: &Path,
+    make: impl FnOnce(&Path) -> io::Result<T>,
+) -> Result<T, ServerError> {
+    let failed = |source| ServerError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let directory = directory(path).map_err(failed)?;
+    let _lock = lock(directory).await.map_err(failed)?;
+    is_unused(owner, path).await?;
+    make(directory).map_err(failed)
 }
 
 /// The directory of the socket, which is made with mode 0700 if there is none.

@@ -131,6 +131,34 @@ async fn at_its_end_a_server_leaves_the_socket_of_another_one() {
 }
 
 #[tokio::test]
+async fn a_socket_that_somebody_removes_is_bound_again_and_one_of_another_is_left_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run/control.sock");
+    let server = Server::start(OWNER, &path, router()).await.unwrap();
+    let client = Client::new(OWNER, &path);
+    // The socket alone, and its directory as well.
+    for with_directory in [false, true] {
+        match with_directory {
+            false => fs::remove_file(&path).unwrap(),
+            true => fs::remove_dir_all(path.parent().unwrap()).unwrap(),
+        }
+        while !client.is_served().await.unwrap() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        assert_eq!(client.get::<u8>("/v1/status").await.unwrap(), 7);
+    }
+    fs::remove_file(&path).unwrap();
+    let other = UnixListener::bind(&path).unwrap();
+    other.set_nonblocking(true).unwrap();
+    // The server looks whether it may have the path.
+    while other.accept().is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    server.stop().await;
+    tokio::net::UnixStream::connect(&path).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_process_that_takes_no_clients_now_keeps_its_socket() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("control.sock");

@@ -32,9 +32,9 @@ use p2pnode_daemon::{
     heap,
     identity::Named,
     logging,
+    reload::Triggers,
     signals::Shutdown,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     command::{
@@ -43,7 +43,6 @@ use crate::{
         netcheck::Wish,
         prepare::{NO_RELAY, prepare, usage},
         query::Asked,
-        reload::Triggers,
     },
     config::{Config, Key, Log, PROGRAM, Purpose, Target, check_not_own},
     control::{Client, DialRequest},
@@ -235,8 +234,7 @@ fn run_node(
     )?;
     command::block_on(async {
         let shutdown = Shutdown::on_signals(None)?;
-        let hangup = signal(SignalKind::hangup())?;
-        let triggers = Triggers::new(hangup, file);
+        let triggers = Triggers::new(file.into_iter().collect())?;
         let reloads = |node| reload::follow(triggers, loaded, load, node);
         run::run(&keypair, config, printer, reloads, shutdown.requested())
             .await

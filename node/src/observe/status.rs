@@ -1,12 +1,9 @@
 //! The reports of a node: the objects that `status --json` and `why --json` print. The node writes them to the control socket,
 //! and the command reads them there as the same types.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+mod services;
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::mapping::Protocol;
@@ -24,6 +21,9 @@ use crate::{
     },
     punch::{AttemptEnd, By, CandidateRecord, Reason, Record, Role},
 };
+
+pub(crate) use services::AddressStatus;
+pub use services::{ForwardStatus, ServiceStatus, SessionStatus};
 
 /// The whole node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -235,69 +235,6 @@ impl fmt::Display for RefusedStatus {
             self.reason
         )
     }
-}
-
-/// The source address that stands for a peer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddressStatus {
-    /// The peer.
-    #[serde(with = "json::text")]
-    pub peer: PeerId,
-    /// Its address.
-    pub address: IpAddr,
-}
-
-/// A service of this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceStatus {
-    /// Its name.
-    pub name: String,
-    /// Where its connections go.
-    pub target: String,
-    /// The sessions that are open.
-    pub sessions: usize,
-    /// Bytes from peers that the target has.
-    pub bytes_in: u64,
-    /// Bytes that the target gave.
-    pub bytes_out: u64,
-}
-
-/// A forward of this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ForwardStatus {
-    /// Where clients connect.
-    pub listen: String,
-    /// What they reach.
-    pub to: String,
-    /// The peer that the next client gets: the first one to which there is a path.
-    #[serde(with = "json::text_or_null")]
-    pub peer: Option<PeerId>,
-    /// The clients that it serves.
-    pub sessions: usize,
-}
-
-/// A session that is open.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionStatus {
-    /// The first digits of its id.
-    pub session: String,
-    /// `forward` opened it, `service` accepted it.
-    pub role: String,
-    /// The service.
-    pub service: String,
-    /// The other side.
-    #[serde(with = "json::text")]
-    pub peer: PeerId,
-    /// The client, as its forward sees it.
-    pub client: Option<SocketAddr>,
-    /// The kind of path that carries it; `None` while it waits for one.
-    pub kind: Option<PathKind>,
-    /// The transport of the first hop.
-    pub transport: Option<Transport>,
-    /// Bytes from the peer that the local socket has.
-    pub bytes_in: u64,
-    /// Bytes that the local socket gave.
-    pub bytes_out: u64,
 }
 
 /// One relay.

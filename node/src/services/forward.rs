@@ -22,7 +22,7 @@ use super::{
     forwards::{Entry, ForwardError, Keeps, Shared},
     in_order,
     lines::{Report, Sink},
-    listener::{Listener, Listening, Slot},
+    listener::{Listener, Listening, Looks, Slot},
     local::Socket,
     places::Pauses,
     running::Running,
@@ -303,10 +303,11 @@ fn destinations(forward: &Forward) -> Destinations {
 
 async fn listen_on(hub: Hub, listener: Arc<Slot>, shared: Arc<Shared>, once: bool) {
     let (holder, who) = (Holder::Forward(shared.number), shared.listen.to_string());
-    let mut pauses = Pauses::default();
+    let (mut pauses, mut looks) = (Pauses::default(), Looks::new(&shared.listen));
     loop {
         hub.has_place(holder, &who).await;
-        let Some(accepted) = listener.accept(|| hub.sockets().take(holder)).await else {
+        let accepted = listener.accept(&mut looks, || hub.sockets().take(holder));
+        let Some(accepted) = accepted.await else {
             return;
         };
         match accepted {

@@ -270,3 +270,42 @@ async fn a_unix_forward_replaces_a_dead_socket_keeps_other_files_and_goes_with_i
     a.stop().await.unwrap();
     b.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_unix_forward_whose_socket_somebody_removes_listens_again_and_leaves_anothers_alone() {
+    let (a, b, a_id, _) = pair(45_400).await;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run/s");
+    let directory = path.parent().unwrap();
+    std::fs::create_dir(directory).unwrap();
+    let listen = format!("unix://{}", path.display());
+    let there = forward(&listen, &format!("no@{a_id}"));
+    let forwarding = b.handle().hub().forward(there, false, None).unwrap();
+    for with_directory in [false, true] {
+        if with_directory {
+            std::fs::remove_dir_all(directory).unwrap();
+            std::fs::create_dir(directory).unwrap();
+        } else {
+            std::fs::remove_file(&path).unwrap();
+        }
+        let mut client = loop {
+            match UnixStream::connect(&path).await {
+                Ok(client) => break client,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        };
+        // The service is not there, so the client is refused.
+        assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+    std::fs::remove_file(&path).unwrap();
+    let other = tokio::net::UnixListener::bind(&path).unwrap();
+    // The node looks whether it may have the path.
+    other.accept().await.unwrap();
+    drop(forwarding);
+    let client = UnixStream::connect(&path);
+    let (client, accepted) = tokio::join!(client, other.accept());
+    client.unwrap();
+    accepted.unwrap();
+    a.stop().await.unwrap();
+    b.stop().await.unwrap();
+}

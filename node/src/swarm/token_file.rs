@@ -41,14 +41,17 @@ impl TokenFile {
         ))
     }
 
-    /// Reads the file again if it has changed. What is wrong with it is returned once, and not at each look.
+    /// Reads the file again if it has changed. What is wrong with it is returned once, and not at each look. A file that is being
+    /// written, or was cut short, has no token.
     pub(crate) fn read_changed(&mut self) -> Result<Option<Tokens>, TokenFileError> {
         let fingerprint = FileFingerprint::of(&self.path);
         if fingerprint == self.fingerprint {
             return Ok(None);
         }
         self.fingerprint = fingerprint;
-        Tokens::new(&read(&self.path)?, &self.path, self.local).map(Some)
+        let tokens = Tokens::new(&read(&self.path)?, &self.path, self.local)?;
+        tokens.check()?;
+        Ok(Some(tokens))
     }
 }
 
@@ -111,9 +114,11 @@ mod tests {
         fs::rename(home.path().join("new"), &path).unwrap();
         let tokens = file.read_changed().unwrap().unwrap();
         assert!(tokens.of(&id).is_some());
-        fs::write(&path, "nonsense\n").unwrap();
-        file.read_changed().unwrap_err();
-        assert!(file.read_changed().unwrap().is_none());
+        for text in ["nonsense\n", ""] {
+            fs::write(&path, text).unwrap();
+            file.read_changed().unwrap_err();
+            assert!(file.read_changed().unwrap().is_none());
+        }
     }
 
     #[test]

@@ -1,32 +1,20 @@
 //! Reading the configuration again while the relay runs: on SIGHUP, and when its file changes or one that it names.
-//!
-//! The relay checks the files every second and does not use inotify. A ConfigMap changes by a symbolic link two directories up, which
-//! a watch of the file does not see. Network file systems send no events at all. A check costs a microsecond.
 
 use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use p2pnode_daemon::{
     config::{Fault, Faults, Loaded, Place},
-    fingerprint::FileFingerprint,
     logging,
+    reload::{Held, Triggers},
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-    time::MissedTickBehavior,
-};
+use tokio::sync::mpsc;
 
 use crate::config::{Access, Config};
-
-/// Between two looks at the files. A change is read one look after it was seen, so that a file that is just being written is
-/// not read half.
-const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Keys that come into force at once, all others with the next start.
 const AT_ONCE: [&str; 2] = ["access.", "log.level"];
@@ -68,44 +56,46 @@ impl Reloads {
     /// # Errors
     /// If the system refuses a handler of SIGHUP.
     pub fn watch(path: Option<PathBuf>, loaded: Loaded<Config>, load: Load) -> io::Result<Self> {
-        let mut hangup = signal(SignalKind::hangup())?;
         let (sender, receiver) = mpsc::channel(1);
-        let mut files = Files::new(path, &loaded.config.access);
         let mut access = loaded.config.access.clone();
+        let mut triggers = Triggers::new(files(path.as_deref(), &access))?;
+        let mut last = loaded.clone();
         tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(INTERVAL);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                let why = tokio::select! {
-                    _ = hangup.recv() => {
-                        files.read();
-                        "SIGHUP"
-                    }
-                    _ = ticks.tick() => match files.look() {
-                        true => "a file has changed",
-                        false => continue,
-                    },
-                };
+                let why = triggers.next().await;
                 tracing::info!(
                     own = tracing::field::Empty,
-                    why,
+                    %why,
                     "reading the configuration again"
                 );
-                let reload = match files.load(&load).and_then(|new| files.check(&access, new)) {
-                    Ok(new) => {
-                        files.follow(&new.config.access);
-                        let changed = loaded.changed(&new).into_iter();
+                let read = read(path.as_deref(), &load);
+                let read = read.and_then(|new| check(path.as_deref(), &access, new));
+                let held = read.as_ref().ok();
+                let held = held.and_then(|new| triggers.hold(why, &last, new, &[ALLOW, TOKENS]));
+                let reload = match (read, held) {
+                    (Err(faults), _) => Reload::Refused(faults),
+                    (Ok(_), Some(Held::CutShort)) => continue,
+                    (Ok(new), Some(Held::Allowed)) => {
+                        access = keep_revoked(access.clone(), stated(access, &new));
+                        Reload::Read {
+                            restart: BTreeSet::new(),
+                            access: access.clone(),
+                        }
+                    }
+                    (Ok(new), None) => {
                         let is_at_once =
                             |key: &String| AT_ONCE.iter().any(|at| key.starts_with(at));
+                        let changed = loaded.changed(&new).into_iter();
                         let restart = changed.filter(|key| !is_at_once(key)).collect();
                         logging::set(&new.config.log.level);
-                        access = keep_revoked(access, new.config.access);
+                        access = keep_revoked(access, new.config.access.clone());
+                        triggers.follow(files(path.as_deref(), &access));
+                        last = new;
                         Reload::Read {
                             restart,
                             access: access.clone(),
                         }
                     }
-                    Err(faults) => Reload::Refused(faults),
                 };
                 if sender.send(reload).await.is_err() {
                     return;
@@ -122,96 +112,59 @@ impl Reloads {
 }
 
 /// The files that the configuration is made of.
-#[derive(Debug)]
-struct Files {
-    config: Option<PathBuf>,
-    revoked: Option<PathBuf>,
-    /// As they were read.
-    read: Vec<FileFingerprint>,
-    /// As they were seen last.
-    seen: Vec<FileFingerprint>,
+fn files(config: Option<&Path>, access: &Access) -> Vec<PathBuf> {
+    let files = config.into_iter().chain(access.revoked_file.as_deref());
+    files.map(Path::to_owned).collect()
 }
 
-impl Files {
-    fn new(config: Option<PathBuf>, access: &Access) -> Self {
-        let mut files = Self {
-            config,
-            revoked: access.revoked_file.clone(),
-            read: Vec::new(),
-            seen: Vec::new(),
-        };
-        files.read();
-        files
-    }
-
-    fn fingerprints(&self) -> Vec<FileFingerprint> {
-        let paths = self.config.iter().chain(&self.revoked);
-        paths.map(|path| FileFingerprint::of(path)).collect()
-    }
-
-    /// They are read now.
-    fn read(&mut self) {
-        self.read = self.fingerprints();
-        self.seen.clone_from(&self.read);
-    }
-
-    /// Whether they are to be read: they are others than were read, and have been since the last look.
-    fn look(&mut self) -> bool {
-        let now = self.fingerprints();
-        let settled = now == self.seen && now != self.read;
-        if settled {
-            self.read.clone_from(&now);
-        }
-        self.seen = now;
-        settled
-    }
-
-    /// From now on the file of `access` counts.
-    fn follow(&mut self, access: &Access) {
-        if self.revoked != access.revoked_file {
-            self.revoked.clone_from(&access.revoked_file);
-            self.read();
-        }
-    }
-
-    fn load(&self, load: &Load) -> Result<Loaded<Config>, Faults> {
-        match &self.config {
-            Some(path) if is_empty(path) => Err(Faults::from(Fault {
-                place: Place::File {
-                    path: path.clone(),
-                    at: None,
-                },
-                key: None,
-                problem:
-                    "is empty, which would admit anybody; write access.allow: [] if that is meant"
-                        .to_owned(),
-            })),
-            _ => load(),
-        }
-    }
-
-    /// Refuses what would open a relay that is closed, unless it says so in as many words: a file that is cut short, or lost,
-    /// leaves keys out, and without `access` any peer may use a relay.
-    fn check(&self, old: &Access, new: Loaded<Config>) -> Result<Loaded<Config>, Faults> {
-        let says_so = new.is_given(ALLOW) && (!old.tokens || new.is_given(TOKENS));
-        if is_open(old) || !is_open(&new.config.access) || says_so {
-            return Ok(new);
-        }
-        let place = match &self.config {
-            Some(path) => Place::File {
-                path: path.clone(),
+fn read(file: Option<&Path>, load: &Load) -> Result<Loaded<Config>, Faults> {
+    match file {
+        Some(path) if is_empty(path) => Err(Faults::from(Fault {
+            place: Place::File {
+                path: path.to_owned(),
                 at: None,
             },
-            None => Place::Default,
-        };
-        Err(Faults::from(Fault {
-            place,
-            key: Some(ALLOW.to_owned()),
-            problem: "is missing, which would open the relay to any peer; restore the file, or write access: { allow: [], \
-                      tokens: false } if that is meant"
+            key: None,
+            problem: "is empty, which would admit anybody; write access.allow: [] if that is meant"
                 .to_owned(),
-        }))
+        })),
+        _ => load(),
     }
+}
+
+/// Refuses what would open a relay that is closed, unless it says so in as many words: a file that is cut short, or lost,
+/// leaves keys out, and without `access` any peer may use a relay.
+fn check(file: Option<&Path>, old: &Access, new: Loaded<Config>) -> Result<Loaded<Config>, Faults> {
+    let says_so = new.is_given(ALLOW) && (!old.tokens || new.is_given(TOKENS));
+    if is_open(old) || !is_open(&new.config.access) || says_so {
+        return Ok(new);
+    }
+    let place = match file {
+        Some(path) => Place::File {
+            path: path.to_owned(),
+            at: None,
+        },
+        None => Place::Default,
+    };
+    Err(Faults::from(Fault {
+        place,
+        key: Some(ALLOW.to_owned()),
+        problem: "is missing, which would open the relay to any peer; restore the file, or write access: { allow: [], \
+                  tokens: false } if that is meant"
+            .to_owned(),
+    }))
+}
+
+/// `access`, with what `new` states of it: its file leaves something out.
+fn stated(mut access: Access, new: &Loaded<Config>) -> Access {
+    if new.is_given(ALLOW) {
+        access.allow.clone_from(&new.config.access.allow);
+    }
+    if new.is_given(TOKENS) {
+        access.tokens = new.config.access.tokens;
+    }
+    access.revoked.clone_from(&new.config.access.revoked);
+    access
 }
 
 /// Whether any peer may use the relay.
@@ -249,67 +202,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_once_it_has_stayed_as_it_is_for_a_look() {
-        let home = tempfile::tempdir().unwrap();
-        let (config, revoked) = (home.path().join("relay.yaml"), home.path().join("revoked"));
-        fs::write(&config, "a").unwrap();
-        let access = Access {
-            revoked_file: Some(revoked.clone()),
-            ..Access::default()
-        };
-        let mut files = Files::new(Some(config.clone()), &access);
-        assert!(!files.look());
-        fs::write(&config, "ab").unwrap();
-        assert!(!files.look(), "it may still be written");
-        fs::write(&config, "abc").unwrap();
-        assert!(!files.look(), "it was");
-        assert!(files.look());
-        assert!(!files.look(), "once");
-        fs::write(&revoked, "x").unwrap();
-        assert_eq!(
-            [files.look(), files.look(), files.look()],
-            [false, true, false]
-        );
-        // What a signal had read is not read again.
-        fs::write(&config, "abcd").unwrap();
-        files.read();
-        assert_eq!([files.look(), files.look()], [false, false]);
-        files.follow(&Access::default());
-        fs::write(&revoked, "xy").unwrap();
-        assert_eq!([files.look(), files.look()], [false, false]);
-    }
-
-    #[test]
     fn an_empty_file_is_refused_and_not_taken_for_the_defaults() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("relay.yaml");
         fs::write(&path, "").unwrap();
-        let files = Files::new(Some(path), &Access::default());
         let load: Load = Arc::new(|| unreachable!("it is not read"));
-        let faults = files.load(&load).unwrap_err().to_string();
+        let faults = super::read(Some(&path), &load).unwrap_err().to_string();
         assert!(faults.contains("relay.yaml: is empty"), "{faults}");
+    }
+
+    fn loaded(path: &Path, text: &str) -> Result<Loaded<Config>, Faults> {
+        fs::write(path, text).unwrap();
+        let sources = Sources {
+            file: Some(Document::read(path)?),
+            env: [("HOME".to_owned(), "/nowhere".to_owned())].into(),
+            ..Sources::default()
+        };
+        config::load(&crate::config::PROGRAM, &sources, |reader| {
+            Config::read(reader)
+        })
     }
 
     /// What comes of a file that changes from one text to another.
     fn reload(old: &str, new: &str) -> Result<Access, String> {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("relay.yaml");
-        let read = |text: &str| {
-            fs::write(&path, text).unwrap();
-            let sources = Sources {
-                file: Some(Document::read(&path)?),
-                env: [("HOME".to_owned(), "/nowhere".to_owned())].into(),
-                ..Sources::default()
-            };
-            config::load(&crate::config::PROGRAM, &sources, |reader| {
-                Config::read(reader)
-            })
-        };
-        let old = read(old).unwrap().config.access;
-        let files = Files::new(Some(path.clone()), &old);
-        let new = read(new).and_then(|new| files.check(&old, new));
+        let old = loaded(&path, old).unwrap().config.access;
+        let new = loaded(&path, new).and_then(|new| check(Some(&path), &old, new));
         let new = new.map_err(|faults| faults.to_string())?;
         Ok(keep_revoked(old, new.config.access))
+    }
+
+    #[test]
+    fn a_file_that_lacks_the_line_of_the_tokens_states_only_whom_it_allows() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("relay.yaml");
+        let [one, two] = [(); 2].map(|()| libp2p::PeerId::random());
+        let old = format!("access: {{ allow: [{one}, {two}], tokens: true }}\n");
+        let old = loaded(&path, &old).unwrap();
+        let new = loaded(&path, &format!("access: {{ allow: [{two}] }}\n")).unwrap();
+        assert_eq!(old.lost(&new), [TOKENS]);
+        let access = stated(old.config.access.clone(), &new);
+        assert_eq!((access.allow, access.tokens), (vec![two], true));
+        let closed = loaded(&path, "access: { tokens: false, allow: [] }\n").unwrap();
+        assert!(old.lost(&closed).is_empty());
     }
 
     #[test]

@@ -22,9 +22,14 @@ use crate::{
     host::Host,
     lab::Lab,
     nat::NatKind,
-    node::Launch,
+    node::{Launch, Process},
     running::{Node, Prepared, Running},
 };
+
+pub const SESSIONS: &str = "p2pnode_sessions";
+pub const OPENS: &str = "p2pnode_session_opens_total";
+pub const BYTES: &str = "p2pnode_session_bytes_total";
+pub const MOVES: &str = "p2pnode_session_moves_total";
 
 /// How long a test waits for a status that has changed.
 const LOOK: Duration = Duration::from_millis(50);
@@ -159,6 +164,22 @@ fn configured(
     std::fs::write(&file, text).context("the configuration")?;
     let launch = lab.run(name, host)?;
     Ok(launch.arg("--config").arg(file))
+}
+
+/// A command that asks the node.
+pub fn command(node: &Node, name: &str, args: &[&str]) -> Result<Process> {
+    node.control.command(name, args).on(&node.host)
+}
+
+/// The log of a command that has ended with `code`.
+pub async fn exits(mut process: Process, code: i32) -> Result<String> {
+    let status = process.exit(AGAIN).await?;
+    let log = process.log();
+    ensure!(
+        status.code() == Some(code),
+        "{status}, and not {code}: {log}"
+    );
+    Ok(log)
 }
 
 /// `bytes` go each way while the path is relayed, direct, cut, relayed, relayed by a relay that was restarted, and direct again. If

@@ -1,11 +1,13 @@
 //! The output on stdout, for people and for programs.
 
 mod columns;
+mod ending;
 mod netcheck;
 mod screen;
 mod served;
 mod table;
 mod text;
+mod words;
 
 use std::{
     collections::BTreeMap,
@@ -21,9 +23,10 @@ use serde::Serialize;
 use crate::core::event::Event;
 
 pub(crate) use columns::size;
+pub(crate) use ending::explain;
 pub(crate) use netcheck::netcheck;
 pub(crate) use table::{status, why};
-pub(crate) use text::{explain, label, plain, short};
+pub(crate) use words::{label, plain, short};
 
 /// Time between two redraws of the progress line.
 pub(crate) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
