@@ -103,6 +103,14 @@ impl Hub {
                 }
                 None
             }
+            (Verdict::Later(key), _) => {
+                let counted = state
+                    .running
+                    .get(&key)
+                    .map_or(OTHER, |running| running.counted());
+                self.metrics().opening("service", counted, "refused");
+                Some((carrier, Vec::new()))
+            }
             (Verdict::Answer(answer), Frame::Hello(hello)) if hello.lists => {
                 let offers = state.offers.list_for(&peer).map(Frame::Offer);
                 Some((carrier, std::iter::once(answer).chain(offers).collect()))

@@ -48,6 +48,8 @@ pub enum Verdict {
     Attach(Key),
     /// Send this, and close the stream.
     Answer(Frame),
+    /// The session is the peer's, which opens or resumes too often. Close the stream: the peer asks again on another one, after a pause.
+    Later(Key),
 }
 
 /// What is to be done.
@@ -269,11 +271,12 @@ impl Sessions {
             role: Role::Service,
             session: open.session,
         };
-        if !known.opens.admits(&open.service, limits.opens, now) {
-            return self.refuse(Refusal::Busy);
-        }
-        if known.sessions.contains_key(&(key.role, key.session)) {
-            return Verdict::Attach(key);
+        let is_admitted = known.opens.admits(&open.service, limits.opens, now);
+        match known.sessions.contains_key(&(key.role, key.session)) {
+            true if is_admitted => return Verdict::Attach(key),
+            true => return Verdict::Later(key),
+            false if is_admitted => {}
+            false => return self.refuse(Refusal::Busy),
         }
         let (datagrams, most) = match open.carries {
             Carries::Bytes => (false, limits.sessions),
@@ -305,8 +308,7 @@ impl Sessions {
         });
         match admitted {
             Some(true) => Verdict::Attach(key),
-            // It asks again a moment later.
-            Some(false) => self.refuse(Refusal::Stale),
+            Some(false) => Verdict::Later(key),
             None => self.refuse(Refusal::UnknownSession),
         }
     }

@@ -58,6 +58,7 @@ pub(crate) struct Host {
     pub(crate) instance: u64,
     pub(crate) memory: Memory,
     pub(crate) bytes: usize,
+    pub(crate) limits: Limits,
     pub(crate) table: Sessions,
     pub(crate) driven: BTreeMap<Key, Driven>,
     pub(crate) settings: Settings,
@@ -83,7 +84,7 @@ impl Host {
     pub(crate) fn new(
         peer: PeerId,
         instance: u64,
-        bytes: usize,
+        (bytes, limits): (usize, Limits),
         allow: &[PeerId],
         settings: &Settings,
     ) -> Self {
@@ -91,9 +92,10 @@ impl Host {
         Self {
             peer,
             instance,
-            table: Sessions::new(instance, memory.clone(), access(allow), Limits::default()),
+            table: Sessions::new(instance, memory.clone(), access(allow), limits.clone()),
             memory,
             bytes,
+            limits,
             driven: BTreeMap::new(),
             settings: settings.clone(),
         }

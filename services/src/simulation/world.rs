@@ -10,6 +10,7 @@ use libp2p::PeerId;
 use super::host::{App, Driven, Host};
 use crate::{
     core::{
+        access::Limits,
         session::{Opening, Session, Settings, StreamId},
         sessions::{Key, Role, Verdict},
     },
@@ -49,6 +50,8 @@ pub(crate) struct World {
     /// Sessions that are over: of each side.
     pub(crate) ended: [BTreeMap<SessionId, App>; 2],
     pub(crate) crashed: [u32; 2],
+    /// How often a resume came too soon.
+    pub(crate) delayed: u32,
 }
 
 /// How many frames a stream takes before it pushes back.
@@ -58,11 +61,12 @@ const IN_FLIGHT: usize = 6;
 pub(crate) const STEP: Duration = Duration::from_millis(40);
 
 impl World {
-    pub(crate) fn new(seed: u64, memory: usize, settings: &Settings) -> Self {
+    pub(crate) fn new(seed: u64, memory: usize, limits: &Limits, settings: &Settings) -> Self {
         let peers = [PeerId::random(), PeerId::random()];
         let host = |side: usize| {
             let instance = 1 + side as u64;
-            Host::new(peers[side], instance, memory, &[peers[1 - side]], settings)
+            let bounds = (memory, limits.clone());
+            Host::new(peers[side], instance, bounds, &[peers[1 - side]], settings)
         };
         Self {
             rng: fastrand::Rng::with_seed(seed),
@@ -75,6 +79,7 @@ impl World {
             least_reads: 0,
             ended: Default::default(),
             crashed: [0, 0],
+            delayed: 0,
         }
     }
 
@@ -181,7 +186,8 @@ impl World {
             0,
             "nothing is held without sessions"
         );
-        *host = Host::new(host.peer, number << 8, host.bytes, &[other], &host.settings);
+        let bounds = (host.bytes, host.limits.clone());
+        *host = Host::new(host.peer, number << 8, bounds, &[other], &host.settings);
         if side == 0 {
             // The other process asks who it is.
             let hello = host.table.hello();
@@ -384,15 +390,22 @@ impl World {
                 driven.drain(now);
                 key
             }
-            Verdict::Answer(frame) => {
-                self.send(id, side, Sent::Frame(frame));
-                self.send(id, side, Sent::End);
-                self.streams.get_mut(&id).expect("it is there").open[side] = false;
-                self.table_actions();
-                return;
+            Verdict::Answer(frame) => return self.close(id, side, Some(frame)),
+            Verdict::Later(_) => {
+                self.delayed += 1;
+                return self.close(id, side, None);
             }
         };
         self.streams.get_mut(&id).expect("it is there").key[side] = Some(key);
+        self.table_actions();
+    }
+
+    fn close(&mut self, id: u64, side: usize, answer: Option<Frame>) {
+        if let Some(answer) = answer {
+            self.send(id, side, Sent::Frame(answer));
+        }
+        self.send(id, side, Sent::End);
+        self.streams.get_mut(&id).expect("it is there").open[side] = false;
         self.table_actions();
     }
 

@@ -237,12 +237,12 @@ impl Flows {
             return;
         };
         flow.left.take_if(|left| *left == stream);
-        if flow.stream == Some(stream) {
-            flow.stream = None;
-            flow.lost = flow.lost.or(flow.accepted.then_some(now));
-            if !flow.queue.is_empty() || !flow.accepted {
-                self.want_stream(key);
-            }
+        let is_newest = flow.stream.take_if(|newest| *newest == stream).is_some();
+        // The one before carries it until the peer has accepted the next.
+        let is_lost = flow.stream.is_none() && flow.left.is_none();
+        flow.lost = flow.lost.or((flow.accepted && is_lost).then_some(now));
+        if is_newest && (!flow.queue.is_empty() || !flow.accepted) {
+            self.want_stream(key);
         }
     }
 

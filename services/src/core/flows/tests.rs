@@ -29,6 +29,8 @@ struct Pair {
     next: u64,
     /// Whether streams can be opened.
     path: bool,
+    /// How many resumes come too soon.
+    later: usize,
     delivered: [Vec<(FlowKey, Bytes)>; 2],
     carried: [Vec<Option<Duration>>; 2],
     ended: [Vec<(FlowKey, End)>; 2],
@@ -45,6 +47,7 @@ impl Pair {
             streams: BTreeMap::new(),
             next: 0,
             path: true,
+            later: 0,
             delivered: Default::default(),
             carried: Default::default(),
             ended: Default::default(),
@@ -156,6 +159,10 @@ impl Pair {
         let (id, now, peer) = (StreamId(stream), self.now, self.peers[1 - side]);
         if let Some(key) = self.streams[&stream][side] {
             return self.flows[side].handle_frame(key, id, frame, now);
+        }
+        if matches!(frame, Frame::Resume(_)) && self.later > 0 {
+            self.later -= 1;
+            return self.close(stream, 1 - side);
         }
         let flows = &mut self.flows[side];
         let key = match &frame {
@@ -368,6 +375,31 @@ fn a_move_to_a_better_path_changes_the_stream_only() {
     assert_eq!(pair.payloads(1), [b"a", b"b"]);
     assert_eq!((pair.streams.len(), pair.flows[1].len()), (1, 1));
     assert_eq!(pair.carried, [[None], [None]]);
+}
+
+#[test]
+fn a_flow_that_may_not_move_yet_asks_again_with_its_next_datagram() {
+    let mut pair = Pair::new(&Settings::default());
+    pair.path(Some(1200));
+    pair.client(1, b"a");
+    pair.run();
+    pair.later = 2;
+    let key = *pair.flows[0].flows.keys().next().unwrap();
+    pair.flows[0].handle_better_path(key);
+    pair.run();
+    assert_eq!((pair.later, pair.streams.len()), (1, 1), "it is on the old");
+    for payload in [b"b", b"c"] {
+        pair.client(1, payload);
+        pair.run();
+    }
+    assert_eq!(pair.payloads(1), [b"a", b"b", b"c"]);
+    assert_eq!((pair.streams.len(), pair.flows[1].len()), (1, 1));
+    assert_eq!(
+        pair.carried,
+        [[None], [None]],
+        "it had a stream all the time"
+    );
+    assert_eq!(pair.ended, [[], []]);
 }
 
 #[test]

@@ -62,7 +62,9 @@ fn refusal(verdict: Verdict) -> Refusal {
             instance: 7,
             refusal,
         })) => refusal,
-        Verdict::New(..) | Verdict::Attach(_) | Verdict::Answer(_) => panic!("no refusal"),
+        Verdict::New(..) | Verdict::Attach(_) | Verdict::Answer(_) | Verdict::Later(_) => {
+            panic!("no refusal")
+        }
     }
 }
 
@@ -275,7 +277,9 @@ fn raw_streams_are_bounded_in_number_and_in_opens_a_second_and_resumes_in_the_la
     assert!(matches!(bench.resume(friend, 1, 1), Verdict::Attach(_)));
     assert!(!raw(&mut bench, 0), "too many lately");
     // A session is not lost: its opener asks again.
-    assert_eq!(refusal(bench.resume(friend, 1, 1)), Refusal::Stale);
+    assert!(matches!(bench.resume(friend, 1, 1), Verdict::Later(_)));
+    assert!(matches!(bench.open(friend, 1, 1), Verdict::Later(_)));
+    assert_eq!(refusal(bench.open(friend, 2, 1)), Refusal::Busy);
     bench.now += Duration::from_secs(1);
     assert!(matches!(bench.resume(friend, 1, 1), Verdict::Attach(_)));
 }
