@@ -276,7 +276,6 @@ impl Hub {
         let running = |key| Running::new(key, name, client, forward, sink, None, self.metrics());
         let Some((running, share)) = self.open_session(running, peer, service, Carries::Bytes)
         else {
-            tracing::info!(%peer, "a client was refused: there are as many sessions as sessions.memory admits");
             return Err(socket);
         };
         let settings = self.settings();

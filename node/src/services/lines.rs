@@ -79,7 +79,7 @@ pub(crate) enum State {
     Resumed,
     /// It has ended.
     Closed,
-    /// The peer refused it.
+    /// The peer refused it, or this node has no memory for it.
     Refused,
 }
 
@@ -190,6 +190,9 @@ pub(super) fn reason(end: End) -> Option<&'static str> {
         End::PeerRestarted => "the peer was restarted",
         End::PathLost => "the connection that carried it has ended",
         End::ExpiredAtPeer => "there was no path for longer than the peer waits",
+        End::NoMemory => {
+            "this node has as many sessions as sessions.memory admits: close what `p2pnode status --sessions` shows and nobody uses, or raise it"
+        }
     })
 }
 

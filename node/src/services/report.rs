@@ -42,7 +42,8 @@ impl Change<'_> {
             | End::Expired
             | End::PeerRestarted
             | End::ExpiredAtPeer
-            | End::PathLost => Ended::Failed,
+            | End::PathLost
+            | End::NoMemory => Ended::Failed,
         })
     }
 
@@ -92,6 +93,20 @@ impl Hub {
                 ended: change.ended(),
             });
         }
+    }
+
+    /// A session that this node was to open has no place in its memory.
+    pub(super) fn no_memory(&self, running: &Running) {
+        let change = Change {
+            state: State::Refused,
+            was_open: false,
+            to: None,
+            pause: None,
+            end: Some(End::NoMemory),
+            is_unreachable: false,
+            detail: None,
+        };
+        self.report(running, change);
     }
 
     /// Whether nothing of the service has ended that way in the last minute.

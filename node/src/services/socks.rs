@@ -199,6 +199,6 @@ fn of_end(end: End) -> Reply {
         | End::PeerRestarted
         // This node has no target: it is the peer that cannot be reached.
         | End::Reset(ResetReason::TargetUnreachable) => Reply::HostUnreachable,
-        End::Completed | End::Reset(_) => Reply::Failed,
+        End::Completed | End::Reset(_) | End::NoMemory => Reply::Failed,
     }
 }

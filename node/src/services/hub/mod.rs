@@ -405,13 +405,28 @@ impl Hub {
             role: Role::Forward,
             session: SessionId(id),
         };
-        let mut state = self.state();
-        let share = state
-            .table
-            .handle_open(key, service, carries, Instant::now())?;
         let running = Arc::new(running(key));
-        state.running.insert(key, Arc::clone(&running));
+        let share = self.begin(&running, service, carries)?;
         Some((running, share))
+    }
+
+    /// The same of a session that has its id.
+    pub(super) fn begin(
+        &self,
+        running: &Arc<Running>,
+        service: ServiceName,
+        carries: Carries,
+    ) -> Option<Share> {
+        let (key, now) = (running.key, Instant::now());
+        let mut state = self.state();
+        let share = state.table.handle_open(key, service, carries, now);
+        if share.is_some() {
+            state.running.insert(key, Arc::clone(running));
+        } else {
+            drop(state);
+            self.no_memory(running);
+        }
+        share
     }
 
     /// The session is over, and nothing is remembered of it.

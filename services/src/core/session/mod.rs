@@ -137,6 +137,8 @@ pub enum End {
     ExpiredAtPeer,
     /// Its path was lost, and it cannot move: it is a raw stream.
     PathLost,
+    /// This side has as many sessions as its memory admits.
+    NoMemory,
 }
 
 /// One side of a session.
