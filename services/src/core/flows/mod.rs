@@ -111,6 +111,8 @@ pub struct Flows {
     /// Until when a service of a peer is passed over.
     passed_over: HashMap<(ServiceName, PeerId), Instant>,
     peers: BTreeMap<PeerId, Peer>,
+    /// How many there are in each role: whatever peers open here leaves the forwards of this node their places.
+    in_role: [usize; 2],
     all: Room,
     /// When each flow is looked at. A datagram in the meantime delays its end, not the look.
     looks: BTreeSet<(Instant, FlowKey)>,
@@ -121,7 +123,8 @@ pub struct Flows {
 #[derive(Debug)]
 struct Peer {
     next: u32,
-    flows: usize,
+    /// How many it has in each role.
+    flows: [usize; 2],
     room: Room,
     /// The most bytes of a QUIC datagram on its best path. `None`: the path carries none.
     datagram_size: Option<usize>,
@@ -168,6 +171,7 @@ impl Flows {
             clients: HashMap::new(),
             passed_over: HashMap::new(),
             peers: BTreeMap::new(),
+            in_role: [0; 2],
             all: Room { held: 0, most },
             looks: BTreeSet::new(),
             actions: VecDeque::new(),
@@ -313,7 +317,7 @@ impl Flows {
         let mut to = client.to.iter();
         let (service, id) = to.find(|to| !self.passed_over.contains_key(to))?.clone();
         self.make_room(id, now);
-        if self.is_full(id) {
+        if self.is_full(id, Role::Forward) {
             return None;
         }
         let peer = self.peer(id);
@@ -353,7 +357,7 @@ impl Flows {
     /// A newcomer takes the place of the flow that has been silent longest, as in a NAT, somewhat before the peer would refuse it.
     fn make_room(&mut self, peer: PeerId, now: Instant) {
         let most = self.settings.flows_per_peer;
-        if self.peer(peer).flows < most - most / 64 {
+        if self.peer(peer).flows[Role::Forward as usize] < most - most / 64 {
             return;
         }
         let number = |number| FlowKey {
@@ -371,16 +375,18 @@ impl Flows {
         }
     }
 
-    fn is_full(&mut self, peer: PeerId) -> bool {
-        let most = self.settings.flows_per_peer;
-        self.flows.len() >= self.settings.flows || self.peer(peer).flows >= most
+    fn is_full(&mut self, peer: PeerId, role: Role) -> bool {
+        let (of_peer, of_all) = (self.settings.flows_per_peer, self.settings.flows);
+        let role = role as usize;
+        self.in_role[role] >= of_all || self.peer(peer).flows[role] >= of_peer
     }
 
     fn insert(&mut self, key: FlowKey, mut flow: Flow, now: Instant) {
         flow.look = now + flow.idle;
         self.looks.insert((flow.look, key));
         self.flows.insert(key, flow);
-        self.peer(key.peer).flows += 1;
+        self.in_role[key.role as usize] += 1;
+        self.peer(key.peer).flows[key.role as usize] += 1;
     }
 
     /// Toward the peer.
@@ -459,7 +465,8 @@ impl Flows {
             .expect("peers with flows are known");
         let rooms = std::iter::from_fn(|| flow.queue.pop([&mut peer.room, &mut self.all]));
         let waiting = rooms.collect();
-        peer.flows -= 1;
+        self.in_role[key.role as usize] -= 1;
+        peer.flows[key.role as usize] -= 1;
         if let Some(client) = flow.client {
             self.clients.remove(&client.id);
         }
@@ -491,7 +498,7 @@ impl Flows {
         let most = self.settings.bytes_per_peer;
         self.peers.entry(id).or_insert_with(|| Peer {
             next: 0,
-            flows: 0,
+            flows: [0; 2],
             room: Room { held: 0, most },
             datagram_size: None,
         })
@@ -499,7 +506,7 @@ impl Flows {
 
     /// A peer that never had a flow needs no place, unless its path is of use to the first one.
     fn forget(&mut self, id: PeerId) {
-        let idle = |peer: &Peer| peer.flows == 0 && peer.datagram_size.is_none();
+        let idle = |peer: &Peer| peer.flows == [0; 2] && peer.datagram_size.is_none();
         // The number goes on: a datagram of an earlier flow must not reach a later one.
         if self
             .peers

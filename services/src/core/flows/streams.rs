@@ -74,7 +74,7 @@ impl Flows {
             Some(_) => return refuse(Refusal::Malformed),
             None => {}
         }
-        if self.is_full(peer) {
+        if self.is_full(peer, Role::Service) {
             return refuse(Refusal::Busy);
         }
         let flow = Flow {
