@@ -158,8 +158,10 @@ async fn until_ended(
             }
             // What was sent is not all: the service sees no end of it, but a reset.
             error = &mut broken => return Err(error).context("cannot read stdin"),
-            () = &mut late, if is_written && is_opened => return Ok(Ended::Completed),
-            () = &mut late, if is_written => bail!("the session ended before it was open, and the node reports no reason"),
+            () = &mut late, if is_written => match is_opened {
+                true => return Ok(Ended::Completed),
+                false => bail!("the session ended before it was open, and the node reports no reason"),
+            },
         }
     }
 }

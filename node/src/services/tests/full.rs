@@ -1,7 +1,6 @@
 //! A node whose memory has no place for another session.
 
 use p2pnode_services::{
-    config::Services,
     core::sessions::{Key, Role},
     wire::{Carries, SessionId},
 };
@@ -21,7 +20,8 @@ use crate::{
 #[tokio::test]
 async fn a_client_that_this_node_has_no_memory_for_is_reported_as_refused() {
     let (metrics, peer) = (Metrics::default(), libp2p::PeerId::random());
-    let hub = Hub::new(&Services::default(), 100, metrics.sessions());
+    let config = Config::from_yaml("").unwrap();
+    let hub = Hub::new(&config.services, 100, metrics.sessions());
     let service = || "it".parse::<config::ServiceName>().unwrap();
     let fill = |number: u128| {
         let key = Key {
