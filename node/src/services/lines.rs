@@ -174,7 +174,7 @@ pub(super) fn reason(end: End) -> Option<&'static str> {
         End::Refused(refusal) => match refusal {
             Refusal::Unavailable => "the peer has no such service for this node",
             Refusal::Busy => {
-                "the peer has too many sessions of this node, or of all, or too many were opened lately"
+                "the peer has too many sessions of this node, or of all, too many were opened lately, or its local sockets hold as many files as they may"
             }
             Refusal::UnknownSession => "the peer does not know the session",
             Refusal::TakesDatagrams => {

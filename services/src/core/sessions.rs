@@ -80,6 +80,8 @@ struct Peer {
     /// Its earlier processes: what they have sent may still arrive.
     past: VecDeque<u64>,
     sessions: BTreeMap<(Role, SessionId), Entry>,
+    /// The services of the raw streams that it has opened.
+    raw: BTreeMap<SessionId, ServiceName>,
     opens: Opens,
 }
 
@@ -189,24 +191,26 @@ impl Sessions {
         Some(share)
     }
 
-    /// `peer` opens a raw stream of a service that it may use, where it has `open` raw streams and sessions. Whether it may have another.
-    pub fn handle_raw(
-        &mut self,
-        peer: PeerId,
-        service: &ServiceName,
-        open: usize,
-        now: Instant,
-    ) -> bool {
+    /// The peer opens a raw stream of a service that it may use. Whether it may have another. It is one until [`Self::handle_over`].
+    pub fn handle_raw(&mut self, key: Key, service: &ServiceName, now: Instant) -> bool {
         self.forget_idle(now);
-        let (limits, is_named) = (self.limits.clone(), self.access.names(&peer));
-        let known = self.peer(peer);
-        let has_stream = is_named || known.accepted() + open < limits.unnamed;
-        open < limits.raw && has_stream && known.opens.admits(service, limits.opens, now)
+        let (limits, is_named) = (self.limits.clone(), self.access.names(&key.peer));
+        let known = self.peer(key.peer);
+        let raw = known.raw.values().filter(|of| *of == service).count();
+        let open = raw + known.count(service, false);
+        let has_stream = is_named || known.streams() < limits.unnamed;
+        let is_admitted =
+            open < limits.raw && has_stream && known.opens.admits(service, limits.opens, now);
+        if is_admitted {
+            known.raw.insert(key.session, service.clone());
+        }
+        is_admitted
     }
 
-    /// The session is over.
+    /// The session or the raw stream is over.
     pub fn handle_over(&mut self, key: Key) {
         if let Some(peer) = self.peers.get_mut(&key.peer) {
+            peer.raw.remove(&key.session);
             peer.sessions.remove(&(key.role, key.session));
         }
     }
@@ -283,7 +287,7 @@ impl Sessions {
             Carries::Datagrams(_) => (true, limits.flows),
         };
         let is_full = known.count(&open.service, datagrams) >= most;
-        if is_full || (!is_named && known.accepted() >= limits.unnamed) {
+        if is_full || (!is_named && known.streams() >= limits.unnamed) {
             return self.refuse(Refusal::Busy);
         }
         let Some(share) = known.memory.session() else {
@@ -350,6 +354,7 @@ impl Sessions {
             instance: None,
             past: VecDeque::new(),
             sessions: BTreeMap::new(),
+            raw: BTreeMap::new(),
             opens: Opens::default(),
         })
     }
@@ -357,8 +362,10 @@ impl Sessions {
     fn forget_idle(&mut self, now: Instant) {
         if self.peers.len() >= IDLE_PEERS {
             let opens = self.limits.opens;
-            self.peers
-                .retain(|_, peer| !peer.sessions.is_empty() || !peer.opens.is_idle(opens, now));
+            self.peers.retain(|_, peer| {
+                let is_empty = peer.sessions.is_empty() && peer.raw.is_empty();
+                !is_empty || !peer.opens.is_idle(opens, now)
+            });
         }
     }
 }
@@ -377,6 +384,11 @@ impl Peer {
     fn accepted(&self) -> usize {
         let keys = self.sessions.keys();
         keys.filter(|(role, _)| *role == Role::Service).count()
+    }
+
+    /// How many streams of its connections its sessions and raw streams take.
+    fn streams(&self) -> usize {
+        self.accepted() + self.raw.len()
     }
 
     fn count(&self, service: &ServiceName, datagrams: bool) -> usize {

@@ -42,6 +42,15 @@ impl Bench {
         self.table.handle_first_frame(peer, &open, self.now)
     }
 
+    fn raw(&mut self, peer: PeerId, service: &str, session: u8) -> bool {
+        let (key, service) = (raw_key(peer, session), service.parse().unwrap());
+        self.table.handle_raw(key, &service, self.now)
+    }
+
+    fn over_raw(&mut self, peer: PeerId, session: u8) {
+        self.table.handle_over(raw_key(peer, session));
+    }
+
     fn resume(&mut self, peer: PeerId, session: u8, instance: u64) -> Verdict {
         let resume = Frame::Resume(Resume {
             session: SessionId([session; 16]),
@@ -53,6 +62,14 @@ impl Bench {
             },
         });
         self.table.handle_first_frame(peer, &resume, self.now)
+    }
+}
+
+fn raw_key(peer: PeerId, session: u8) -> Key {
+    Key {
+        peer,
+        role: Role::Service,
+        session: SessionId([session; 16]),
     }
 }
 
@@ -269,13 +286,15 @@ fn raw_streams_are_bounded_in_number_and_in_opens_a_second_and_resumes_in_the_la
         },
         ..Limits::default()
     });
-    let (friend, db) = (bench.friend, "db".parse().unwrap());
-    let raw = |bench: &mut Bench, open| bench.table.handle_raw(friend, &db, open, bench.now);
-    assert!(!raw(&mut bench, 3), "as many as may be");
+    let friend = bench.friend;
     assert!(matches!(bench.open(friend, 1, 1), Verdict::New(..)));
-    assert!((0..4).all(|open| open == 3 || raw(&mut bench, open)));
+    let admitted = [2, 3, 4].map(|number| bench.raw(friend, "db", number));
+    assert_eq!(admitted, [true, true, false], "as many as may be");
+    bench.over_raw(friend, 2);
+    assert!(bench.raw(friend, "db", 4));
     assert!(matches!(bench.resume(friend, 1, 1), Verdict::Attach(_)));
-    assert!(!raw(&mut bench, 0), "too many lately");
+    bench.over_raw(friend, 3);
+    assert!(!bench.raw(friend, "db", 5), "too many lately");
     // A session is not lost: its opener asks again.
     assert!(matches!(bench.resume(friend, 1, 1), Verdict::Later(_)));
     assert!(matches!(bench.open(friend, 1, 1), Verdict::Later(_)));
@@ -287,11 +306,11 @@ fn raw_streams_are_bounded_in_number_and_in_opens_a_second_and_resumes_in_the_la
 #[test]
 fn a_peer_that_no_service_names_is_refused_before_its_connection_has_no_stream_left() {
     let limits = Limits {
-        unnamed: 2,
+        unnamed: 3,
         ..Limits::default()
     };
     let mut bench = Bench::new(limits);
-    let (friend, stranger, db) = (bench.friend, PeerId::random(), "db".parse().unwrap());
+    let (friend, stranger) = (bench.friend, PeerId::random());
     let any = Service {
         name: "dns".parse().unwrap(),
         allow: Allow::Any,
@@ -320,13 +339,20 @@ fn a_peer_that_no_service_names_is_refused_before_its_connection_has_no_stream_l
         });
         bench.table.handle_first_frame(peer, &open, bench.now)
     };
-    for peer in [friend, stranger] {
-        for session in 1..=2 {
-            assert!(matches!(open(&mut bench, peer, session), Verdict::New(..)));
-        }
-    }
-    assert!(matches!(open(&mut bench, friend, 3), Verdict::New(..)));
-    assert_eq!(refusal(open(&mut bench, stranger, 3)), Refusal::Busy);
-    assert!(!bench.table.handle_raw(stranger, &db, 0, bench.now));
-    assert!(bench.table.handle_raw(friend, &db, 0, bench.now));
+    // Whatever they are, and of which services.
+    let mut fill = |peer| {
+        let raw = [("dns", 1), ("db", 2), ("dns", 3)];
+        let raw = raw.map(|(service, number)| bench.raw(peer, service, number));
+        let opened =
+            [11, 12].map(|session| matches!(open(&mut bench, peer, session), Verdict::New(..)));
+        bench.over_raw(peer, 2);
+        (
+            raw,
+            opened,
+            matches!(open(&mut bench, peer, 13), Verdict::New(..)),
+            bench.raw(peer, "db", 4),
+        )
+    };
+    assert_eq!(fill(friend), ([true; 3], [true; 2], true, true));
+    assert_eq!(fill(stranger), ([true; 3], [false; 2], true, false));
 }
