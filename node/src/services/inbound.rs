@@ -66,7 +66,8 @@ impl Hub {
             (Verdict::New(key, share), Frame::Open(open)) => {
                 let offered = state.offers.get(&open.service).cloned();
                 let taken = offered.ok_or(Refusal::Unavailable).and_then(|offered| {
-                    let place = self.place_of(peer).ok_or(Refusal::Busy)?;
+                    let place = self.place_of(peer, &offered, state.table.access());
+                    let place = place.ok_or(Refusal::Busy)?;
                     Ok((offered, place))
                 });
                 let (offered, place) = match taken {

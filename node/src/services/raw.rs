@@ -71,7 +71,8 @@ impl Hub {
         let (key, now) = (key(peer, Role::Service), std::time::Instant::now());
         let service = &offered.service.name;
         let is_admitted = state.table.handle_raw(key, service, now);
-        let Some(place) = is_admitted.then(|| self.place_of(peer)).flatten() else {
+        let place = || self.place_of(peer, &offered, state.table.access());
+        let Some(place) = is_admitted.then(place).flatten() else {
             state.table.handle_over(key);
             let reason = match is_admitted {
                 true => "local sockets hold as many files as they may",

@@ -290,7 +290,11 @@ impl Sessions {
         if is_full || (!is_named && known.streams() >= limits.unnamed) {
             return self.refuse(Refusal::Busy);
         }
-        let Some(share) = known.memory.session() else {
+        let share = match is_named {
+            true => known.memory.session(),
+            false => known.memory.session_of_stranger(),
+        };
+        let Some(share) = share else {
             return self.refuse(Refusal::Busy);
         };
         known.insert(key, open.service.clone(), open.carries);

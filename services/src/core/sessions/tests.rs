@@ -29,11 +29,15 @@ impl Bench {
     }
 
     fn open(&mut self, peer: PeerId, session: u8, instance: u64) -> Verdict {
+        self.open_at("db", peer, session, instance)
+    }
+
+    fn open_at(&mut self, service: &str, peer: PeerId, session: u8, instance: u64) -> Verdict {
         let open = Frame::Open(Open {
             session: SessionId([session; 16]),
             instance,
             attempt: 1,
-            service: "db".parse().unwrap(),
+            service: service.parse().unwrap(),
             carries: Carries::Bytes,
             limit: 0,
             client: None,
@@ -71,6 +75,25 @@ fn raw_key(peer: PeerId, session: u8) -> Key {
         role: Role::Service,
         session: SessionId([session; 16]),
     }
+}
+
+/// A service for every peer, and one that names `friend`.
+fn any_and(friend: PeerId) -> Access {
+    let any = Service {
+        name: "dns".parse().unwrap(),
+        allow: Allow::Any,
+        target: "tcp://127.0.0.1:1".parse().unwrap(),
+        identity: Identity::None,
+        protocol: None,
+        source: Source::Any,
+        udp_idle: Duration::ZERO,
+    };
+    let named = Service {
+        name: "db".parse().unwrap(),
+        allow: Allow::Peers([friend].into()),
+        ..any.clone()
+    };
+    Access::new(&[any, named])
 }
 
 fn refusal(verdict: Verdict) -> Refusal {
@@ -224,6 +247,30 @@ fn sessions_beyond_the_memory_are_refused() {
 }
 
 #[test]
+fn strangers_leave_half_of_the_memory_to_others_however_many_ids_they_have() {
+    let mut bench = Bench::new(Limits::default());
+    let friend = bench.friend;
+    bench.table.handle_access(any_and(friend));
+    let mut shares = Vec::new();
+    for session in 0..64 {
+        match bench.open_at("dns", PeerId::random(), session, 1) {
+            Verdict::New(_, share) => shares.push(share),
+            other => panic!("{session}: {other:?}"),
+        }
+    }
+    let stranger = PeerId::random();
+    let refused = bench.open_at("dns", stranger, 64, 1);
+    assert_eq!(refusal(refused), Refusal::Busy);
+    assert!(matches!(
+        bench.open_at("dns", friend, 1, 1),
+        Verdict::New(..)
+    ));
+    shares.pop();
+    let admitted = bench.open_at("dns", stranger, 64, 1);
+    assert!(matches!(admitted, Verdict::New(..)));
+}
+
+#[test]
 fn a_peer_that_is_removed_loses_its_sessions_at_once() {
     let mut bench = Bench::new(Limits::default());
     let friend = bench.friend;
@@ -311,45 +358,18 @@ fn a_peer_that_no_service_names_is_refused_before_its_connection_has_no_stream_l
     };
     let mut bench = Bench::new(limits);
     let (friend, stranger) = (bench.friend, PeerId::random());
-    let any = Service {
-        name: "dns".parse().unwrap(),
-        allow: Allow::Any,
-        target: "tcp://127.0.0.1:1".parse().unwrap(),
-        identity: Identity::None,
-        protocol: None,
-        source: Source::Any,
-        udp_idle: Duration::ZERO,
-    };
-    let named = Service {
-        name: "db".parse().unwrap(),
-        allow: Allow::Peers([friend].into()),
-        ..any.clone()
-    };
-    bench.table.handle_access(Access::new(&[any, named]));
-    let open = |bench: &mut Bench, peer, session| {
-        let open = Frame::Open(Open {
-            session: SessionId([session; 16]),
-            instance: 1,
-            attempt: 1,
-            service: "dns".parse().unwrap(),
-            carries: Carries::Bytes,
-            limit: 0,
-            client: None,
-            linger: None,
-        });
-        bench.table.handle_first_frame(peer, &open, bench.now)
-    };
+    bench.table.handle_access(any_and(friend));
     // Whatever they are, and of which services.
     let mut fill = |peer| {
         let raw = [("dns", 1), ("db", 2), ("dns", 3)];
         let raw = raw.map(|(service, number)| bench.raw(peer, service, number));
-        let opened =
-            [11, 12].map(|session| matches!(open(&mut bench, peer, session), Verdict::New(..)));
+        let opened = [11, 12]
+            .map(|session| matches!(bench.open_at("dns", peer, session, 1), Verdict::New(..)));
         bench.over_raw(peer, 2);
         (
             raw,
             opened,
-            matches!(open(&mut bench, peer, 13), Verdict::New(..)),
+            matches!(bench.open_at("dns", peer, 13, 1), Verdict::New(..)),
             bench.raw(peer, "db", 4),
         )
     };
