@@ -76,7 +76,8 @@ pub(super) struct Mail {
     pub(super) better_path: bool,
     pub(super) rtt: Option<Duration>,
     pub(super) reset: Option<ResetReason>,
-    pub(super) restarted: bool,
+    /// The process that the peer is now.
+    pub(super) peer_instance: Option<u64>,
     pub(super) unreachable: Option<String>,
     /// The connection that carried it has ended.
     pub(super) path_lost: bool,

@@ -55,8 +55,8 @@ pub enum Verdict {
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The peer's process is another one: `handle_peer_restarted`.
-    PeerRestarted(Key),
+    /// The peer's process is this one: `handle_peer_instance`.
+    PeerIs(Key, u64),
     /// `handle_reset` with the reason.
     Reset(Key, ResetReason),
 }
@@ -321,7 +321,8 @@ impl Sessions {
         }
     }
 
-    /// The peer's process is `instance`. If it was another one, its sessions are over. False: an earlier one speaks.
+    /// The peer's process is `instance`. If it was another one, its sessions are over. Those that this process has opened know
+    /// themselves with which one they are: nobody reports it here. False: an earlier one speaks.
     fn process(&mut self, id: PeerId, instance: u64) -> bool {
         let peer = self.peer(id);
         if peer.past.contains(&instance) {
@@ -335,14 +336,15 @@ impl Sessions {
         if peer.past.len() > PAST {
             peer.past.pop_front();
         }
-        // They are gone at once: the new process may not resume them.
-        let ended = std::mem::take(&mut peer.sessions).into_keys();
-        let keys = ended.map(|(role, session)| Key {
+        let learn = peer.sessions.keys().map(|(role, session)| Key {
             peer: id,
-            role,
-            session,
+            role: *role,
+            session: *session,
         });
-        self.actions.extend(keys.map(Action::PeerRestarted));
+        let learn: Vec<_> = learn.map(|key| Action::PeerIs(key, instance)).collect();
+        // They are gone at once: the new process may not resume them.
+        peer.sessions.retain(|(role, _), _| *role == Role::Forward);
+        self.actions.extend(learn);
         true
     }
 

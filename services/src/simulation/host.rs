@@ -39,6 +39,8 @@ pub(crate) struct App {
     pub(crate) unread: usize,
     pub(crate) end: Option<End>,
     pub(crate) opened: u32,
+    /// How often the other process had ended before this began.
+    pub(crate) peer_crashes: u32,
 }
 
 pub(crate) struct Driven {

@@ -130,6 +130,7 @@ impl World {
             unread: 0,
             end: None,
             opened: 0,
+            peer_crashes: self.crashed[1 - side as usize],
         }
     }
 
@@ -190,13 +191,18 @@ impl World {
         *host = Host::new(host.peer, number << 8, bounds, &[other], &host.settings);
         if side == 0 {
             // The other process asks who it is.
-            let hello = host.table.hello();
-            let Frame::Hello(hello) = hello else {
-                unreachable!("a hello")
-            };
-            let peer = host.peer;
-            self.hosts[1].table.handle_hello(peer, hello);
+            self.hello(0);
         }
+        self.table_actions();
+    }
+
+    /// The process introduces itself to the other one, as it does when it lists what it offers.
+    pub(crate) fn hello(&mut self, side: usize) {
+        let host = &self.hosts[side];
+        let (peer, Frame::Hello(hello)) = (host.peer, host.table.hello()) else {
+            unreachable!("a hello")
+        };
+        self.hosts[1 - side].table.handle_hello(peer, hello);
         self.table_actions();
     }
 
@@ -205,13 +211,15 @@ impl World {
         for host in &mut self.hosts {
             while let Some(action) = host.table.poll_action() {
                 use crate::core::sessions::Action;
-                let (Action::PeerRestarted(key) | Action::Reset(key, _)) = action;
+                let (Action::PeerIs(key, _) | Action::Reset(key, _)) = action;
                 let driven = host
                     .driven
                     .get_mut(&key)
                     .expect("the table knows what there is");
                 match action {
-                    Action::PeerRestarted(_) => driven.session.handle_peer_restarted(now),
+                    Action::PeerIs(_, instance) => {
+                        driven.session.handle_peer_instance(instance, now);
+                    }
                     Action::Reset(_, reason) => driven.session.handle_reset(reason, now),
                 }
                 driven.drain(now);

@@ -452,12 +452,12 @@ impl State {
     /// What the table wants of sessions.
     pub(super) fn act(&mut self) {
         while let Some(action) = self.table.poll_action() {
-            let (Action::PeerRestarted(key) | Action::Reset(key, _)) = action;
+            let (Action::PeerIs(key, _) | Action::Reset(key, _)) = action;
             let Some(running) = self.running.get(&key) else {
                 continue;
             };
             running.leave(|mail| match action {
-                Action::PeerRestarted(_) => mail.restarted = true,
+                Action::PeerIs(_, instance) => mail.peer_instance = Some(instance),
                 Action::Reset(_, reason) => mail.reset = Some(reason),
             });
         }

@@ -199,7 +199,9 @@ impl Task {
             self.hub
                 .flows(|state| state.flows.handle_unreachable(key, now));
         }
-        if let Some(reason) = mail.reset.or(mail.restarted.then_some(ResetReason::Other)) {
+        // A flow that this node has opened asks the peer: its stream has ended with the peer's process.
+        let is_lost = key.role == Role::Service && mail.peer_instance.is_some();
+        if let Some(reason) = mail.reset.or(is_lost.then_some(ResetReason::Other)) {
             any = true;
             self.reset = Some(reason);
             self.hub.flows(|state| state.flows.handle_reset(key));

@@ -158,7 +158,7 @@ fn another_process_of_the_peer_ends_the_sessions_of_the_earlier_one_and_that_one
     bench.open(friend, 1, 5);
     assert_eq!(refusal(bench.resume(friend, 1, 6)), Refusal::UnknownSession);
     let ended: Vec<_> = std::iter::from_fn(|| bench.table.poll_action()).collect();
-    let [Action::PeerRestarted(key)] = ended[..] else {
+    let [Action::PeerIs(key, 6)] = ended[..] else {
         panic!("{ended:?}")
     };
     bench.table.handle_over(key);
@@ -174,7 +174,7 @@ fn another_process_of_the_peer_ends_the_sessions_of_the_earlier_one_and_that_one
     );
     assert!(matches!(
         bench.table.poll_action(),
-        Some(Action::PeerRestarted(_))
+        Some(Action::PeerIs(_, 8))
     ));
 }
 
