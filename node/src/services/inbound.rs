@@ -59,6 +59,9 @@ impl Hub {
 
     /// What becomes of a stream that begins with `first`: it has a session, or these answers.
     fn judge(&self, peer: PeerId, carrier: Carrier, first: Frame) -> Option<(Carrier, Vec<Frame>)> {
+        if matches!(first, Frame::Open(_)) && self.state().table.is_crowded(&peer) {
+            self.crowded(peer);
+        }
         let mut state = self.state();
         let verdict = state.table.handle_first_frame(peer, &first, Instant::now());
         state.act();

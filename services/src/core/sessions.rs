@@ -170,6 +170,14 @@ impl Sessions {
         }
     }
 
+    /// Whether `peer`, which no service names, has almost as many sessions, flows and raw streams as it may.
+    #[must_use]
+    pub fn is_crowded(&self, peer: &PeerId) -> bool {
+        let most = self.limits.unnamed - self.limits.unnamed / 16;
+        let has_many = |peer: &Peer| peer.streams() >= most;
+        self.peers.get(peer).is_some_and(has_many) && !self.access.names(peer)
+    }
+
     /// How many sessions `peer` has opened here.
     #[must_use]
     pub fn accepted_from(&self, peer: &PeerId) -> usize {

@@ -65,6 +65,11 @@ impl Hub {
         tokio::spawn(task).abort_handle()
     }
 
+    /// The peer has almost as many sessions and flows here as it may.
+    pub(super) fn crowded(&self, peer: PeerId) {
+        self.flows(|state| state.flows.handle_crowded(peer, Instant::now()));
+    }
+
     /// The best path of `peer` carries QUIC datagrams as `path` does; `None`: it carries none.
     pub(crate) fn datagram_path(&self, peer: PeerId, path: Option<DatagramPath>) {
         self.flows(|state| {

@@ -13,6 +13,7 @@
 mod client;
 mod queue;
 mod settings;
+mod silent;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -125,6 +126,8 @@ struct Peer {
     next: u32,
     /// How many it has in each role.
     flows: [usize; 2],
+    /// Until when none of these is silent.
+    in_use: [Option<Instant>; 2],
     room: Room,
     /// The most bytes of a QUIC datagram on its best path. `None`: the path carries none.
     datagram_size: Option<usize>,
@@ -151,9 +154,6 @@ struct Flow {
     out: VecDeque<Frame>,
     queue: Queue,
 }
-
-/// A flow without a datagram for so long gives up its place if there are too many: longer than most answers take.
-const SILENT: Duration = Duration::from_secs(2);
 
 /// How long a service is passed over that refused a flow, or whose peer cannot be reached. A client that goes on sending would open
 /// a flow with each datagram.
@@ -357,21 +357,8 @@ impl Flows {
     /// A newcomer takes the place of the flow that has been silent longest, as in a NAT, somewhat before the peer would refuse it.
     fn make_room(&mut self, peer: PeerId, now: Instant) {
         let most = self.settings.flows_per_peer;
-        if self.peer(peer).flows[Role::Forward as usize] < most - most / 64 {
-            return;
-        }
-        let number = |number| FlowKey {
-            peer,
-            role: Role::Forward,
-            number,
-        };
-        let of_peer = self
-            .flows
-            .range(number(FlowNumber::FIRST)..=number(FlowNumber::LAST));
-        let silent = of_peer.min_by_key(|(_, flow)| flow.last);
-        let silent = silent.filter(|(_, flow)| now.saturating_duration_since(flow.last) >= SILENT);
-        if let Some(key) = silent.map(|(key, _)| *key) {
-            self.end(key, End::Idle);
+        if self.peer(peer).flows[Role::Forward as usize] >= most - most / 64 {
+            self.end_silent(peer, Role::Forward, now);
         }
     }
 
@@ -499,6 +486,7 @@ impl Flows {
         self.peers.entry(id).or_insert_with(|| Peer {
             next: 0,
             flows: [0; 2],
+            in_use: [None; 2],
             room: Room { held: 0, most },
             datagram_size: None,
         })

@@ -137,6 +137,8 @@ impl Flows {
     fn carried(&mut self, key: FlowKey, paused: Option<Duration>) {
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.lost = None;
+            // One that had none for longer is over, whatever the peer claims.
+            let paused = paused.map(|paused| paused.min(flow.idle));
             let left = flow.left.take();
             self.close(key, left);
             self.actions.push_back(Action::Carried(key, paused));
@@ -267,7 +269,11 @@ impl Flows {
             Frame::Datagram(payload) => self.deliver(key, payload, now),
             Frame::Accept(accept) if is_current && key.role == Role::Forward => {
                 match std::mem::replace(&mut flow.accepted, true) {
-                    false => self.actions.push_back(Action::Opened(key)),
+                    false => {
+                        let left = flow.left.take();
+                        self.close(key, left);
+                        self.actions.push_back(Action::Opened(key));
+                    }
                     true => self.carried(key, self.paused(&key, now).max(accept.paused)),
                 }
             }

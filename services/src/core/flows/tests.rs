@@ -5,6 +5,7 @@
 )]
 
 mod bounds;
+mod moves;
 
 use super::*;
 use crate::wire::{Accept, Open, Resume};
@@ -339,83 +340,6 @@ fn a_refusal_loses_no_datagram_that_the_next_destination_takes() {
     pair.flows[0].handle_frame(first, StreamId(99), Frame::Refuse(refuse), pair.now);
     pair.run();
     assert_eq!(pair.payloads(1), [b"a", b"b"]);
-}
-
-#[test]
-fn a_flow_outlives_its_stream_and_keeps_the_newest_datagrams() {
-    let mut pair = Pair::new(&Settings::default());
-    pair.client(1, b"a");
-    pair.run();
-    pair.lose_streams();
-    pair.path = false;
-    for byte in 0..100 {
-        pair.client(1, &[byte]);
-    }
-    pair.run();
-    assert_eq!(pair.flows[0].dropped().displaced, 36);
-    pair.path = true;
-    pair.now += SECOND;
-    pair.client(1, b"z");
-    pair.run();
-    let got = pair.payloads(1);
-    assert_eq!((got.len(), got[1], got[64]), (65, &[37][..], &b"z"[..]));
-    assert_eq!(pair.flows[1].len(), 1, "the same flow");
-    assert_eq!(pair.carried, [[Some(SECOND)], [Some(SECOND)]]);
-}
-
-#[test]
-fn a_move_to_a_better_path_changes_the_stream_only() {
-    let mut pair = Pair::new(&Settings::default());
-    pair.client(1, b"a");
-    pair.run();
-    let keys: Vec<_> = pair.flows[0].flows.keys().copied().collect();
-    pair.flows[0].handle_better_path(keys[0]);
-    pair.client(1, b"b");
-    pair.run();
-    assert_eq!(pair.payloads(1), [b"a", b"b"]);
-    assert_eq!((pair.streams.len(), pair.flows[1].len()), (1, 1));
-    assert_eq!(pair.carried, [[None], [None]]);
-}
-
-#[test]
-fn a_flow_that_may_not_move_yet_asks_again_with_its_next_datagram() {
-    let mut pair = Pair::new(&Settings::default());
-    pair.path(Some(1200));
-    pair.client(1, b"a");
-    pair.run();
-    pair.later = 2;
-    let key = *pair.flows[0].flows.keys().next().unwrap();
-    pair.flows[0].handle_better_path(key);
-    pair.run();
-    assert_eq!((pair.later, pair.streams.len()), (1, 1), "it is on the old");
-    for payload in [b"b", b"c"] {
-        pair.client(1, payload);
-        pair.run();
-    }
-    assert_eq!(pair.payloads(1), [b"a", b"b", b"c"]);
-    assert_eq!((pair.streams.len(), pair.flows[1].len()), (1, 1));
-    assert_eq!(
-        pair.carried,
-        [[None], [None]],
-        "it had a stream all the time"
-    );
-    assert_eq!(pair.ended, [[], []]);
-}
-
-#[test]
-fn a_loss_that_one_side_alone_has_noticed_is_one_for_both() {
-    for notices in 0..2 {
-        let mut pair = Pair::new(&Settings::default());
-        pair.client(1, b"a");
-        pair.run();
-        let (stream, keys) = pair.streams.pop_first().unwrap();
-        let (key, now) = (keys[notices].unwrap(), pair.now);
-        pair.flows[notices].handle_stream_lost(key, StreamId(stream), now);
-        pair.now += SECOND;
-        pair.flows[0].handle_better_path(keys[0].unwrap());
-        pair.run();
-        assert_eq!(pair.carried, [[Some(SECOND)], [Some(SECOND)]], "{notices}");
-    }
 }
 
 #[test]

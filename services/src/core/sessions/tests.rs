@@ -375,4 +375,6 @@ fn a_peer_that_no_service_names_is_refused_before_its_connection_has_no_stream_l
     };
     assert_eq!(fill(friend), ([true; 3], [true; 2], true, true));
     assert_eq!(fill(stranger), ([true; 3], [false; 2], true, false));
+    let crowded = [friend, stranger].map(|peer| bench.table.is_crowded(&peer));
+    assert_eq!(crowded, [false, true]);
 }

@@ -1,6 +1,6 @@
 //! Flows, queues and idle times have bounds, and end with whom they are for.
 
-use super::*;
+use super::{silent::SILENT, *};
 
 fn open(number: u32) -> Open {
     Open {
@@ -182,4 +182,26 @@ fn a_newcomer_takes_the_place_of_the_flow_that_was_silent_longest() {
     pair.run();
     assert!(!pair.flows[0].knows(&client(5)));
     assert_eq!(pair.flows[0].dropped().refused, 1);
+}
+
+#[test]
+fn a_silent_flow_at_a_service_gives_up_its_place_if_its_peer_has_almost_as_many_as_it_may() {
+    let mut pair = Pair::new(&Settings::default());
+    for port in 1..=3 {
+        pair.client(port, b"a");
+    }
+    pair.run();
+    pair.now += 2 * SILENT;
+    pair.client(2, b"b");
+    pair.run();
+    for left in [2, 1, 1] {
+        pair.flows[1].handle_crowded(pair.peers[0], pair.now);
+        pair.run();
+        assert_eq!(pair.flows[1].len(), left);
+    }
+    assert!(pair.flows[0].knows(&client(2)), "it is in use");
+    // The others may have flows again, and are none the worse for it.
+    pair.client(1, b"c");
+    pair.run();
+    assert_eq!((pair.flows[1].len(), pair.delivered[1].len()), (2, 5));
 }
