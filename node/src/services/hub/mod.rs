@@ -96,12 +96,17 @@ pub(in crate::services) struct State {
 }
 
 impl Hub {
-    /// Without services and forwards. `config` has the settings of sessions, which may have so many local sockets.
-    pub(crate) fn new(config: &Services, sockets: usize, metrics: SessionMetrics) -> Self {
+    /// Without services and forwards. `config` has the settings of sessions, which may hold so many bytes and have so many local sockets.
+    pub(crate) fn new(
+        config: &Services,
+        memory: u64,
+        sockets: usize,
+        metrics: SessionMetrics,
+    ) -> Self {
         let mut random = [0; 8];
         fill(&mut random);
         let instance = u64::from_ne_bytes(random);
-        let memory = Memory::new(usize::try_from(config.memory).unwrap_or(usize::MAX));
+        let memory = Memory::new(usize::try_from(memory).unwrap_or(usize::MAX));
         let state = State {
             table: Sessions::new(instance, memory, Default::default(), Limits::default()),
             running: BTreeMap::new(),
@@ -357,9 +362,9 @@ impl Hub {
 
     /// The node stops: sessions are reset, so that the other sides need not wait.
     pub(crate) fn stop(&self) {
+        let servers = std::mem::take(&mut *self.servers());
         let mut state = self.state();
         let (forwards, offers) = (state.forwards.take(), state.offers.take());
-        let servers = std::mem::take(&mut *self.servers());
         if let Some(flows) = servers.flows {
             flows.abort();
         }

@@ -21,7 +21,7 @@ use crate::{
 async fn a_client_that_this_node_has_no_memory_for_is_reported_as_refused() {
     let (metrics, peer) = (Metrics::default(), libp2p::PeerId::random());
     let config = Config::from_yaml("").unwrap();
-    let hub = Hub::new(&config.services, 100, metrics.sessions());
+    let hub = Hub::new(&config.services, 1 << 20, 100, metrics.sessions());
     let service = || "it".parse::<config::ServiceName>().unwrap();
     let fill = |number: u128| {
         let key = Key {
