@@ -186,6 +186,7 @@ pub(super) fn reason(end: End) -> Option<&'static str> {
             Refusal::Stale | Refusal::Malformed | Refusal::Other => "the peer refused it",
         },
         End::NoAnswer => "the peer cannot be reached",
+        End::Unanswered => "the peer, or its target, did not answer in time",
         End::Expired => "there was no path for too long",
         End::PeerRestarted => "the peer was restarted",
         End::PathLost => "the connection that carried it has ended",

@@ -145,6 +145,12 @@ impl Running {
         });
     }
 
+    /// The reset that was left and not taken yet.
+    #[cfg(test)]
+    pub(super) fn left_reset(&self) -> Option<ResetReason> {
+        lock(&self.mail).reset
+    }
+
     /// What was left. From now on the task of `cx` is woken.
     pub(super) fn take(&self, cx: &std::task::Context<'_>) -> Mail {
         self.waker.register(cx.waker());

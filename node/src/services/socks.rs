@@ -193,6 +193,7 @@ fn of_end(end: End) -> Reply {
         End::Refused(Refusal::TakesDatagrams) => Reply::CommandNotSupported,
         End::Refused(_) | End::ResetByPeer(_) => Reply::Refused,
         End::NoAnswer
+        | End::Unanswered
         | End::Expired
         | End::ExpiredAtPeer
         | End::PathLost

@@ -181,7 +181,11 @@ impl Session {
 
     pub(super) fn expire(&mut self, now: Instant) {
         if self.phase == Phase::Opening {
-            self.reset_as(End::NoAnswer, ResetReason::TargetTimeout, now);
+            let end = match self.attempt {
+                0 => End::NoAnswer,
+                _ => End::Unanswered,
+            };
+            self.reset_as(end, ResetReason::TargetTimeout, now);
             return;
         }
         let complete = self.outgoing.is_confirmed() && self.incoming.is_finished();

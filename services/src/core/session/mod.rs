@@ -127,8 +127,10 @@ pub enum End {
     ResetByPeer(ResetReason),
     /// The peer refused to open or resume it.
     Refused(Refusal),
-    /// There was no answer to the opening.
+    /// No path was found to open it.
     NoAnswer,
+    /// The peer was reached, and did not answer in time.
+    Unanswered,
     /// It had no stream for too long.
     Expired,
     /// The peer's process is another one than before.
