@@ -20,7 +20,6 @@ use super::{
     Hub,
     driver::{Driver, Outcome},
     forwards::{Entry, ForwardError, Keeps, Shared},
-    in_order,
     lines::{Report, Sink},
     listener::{Listener, Listening, Slot},
     local::Socket,
@@ -318,7 +317,7 @@ async fn listen_on(hub: Hub, listener: Arc<Slot>, shared: Arc<Shared>, once: boo
                     tokio::spawn(serve);
                     return;
                 }
-                in_order::spawn(serve);
+                tokio::spawn(serve);
             }
             Err(error) => {
                 tracing::warn!(listen = %shared.listen, %error, "a forward cannot accept a client and goes on");

@@ -16,7 +16,6 @@ use super::{
     Hub,
     carrier::Carrier,
     driver::Driver,
-    in_order,
     lines::{ListError, Listed, Sink},
     opening::OpenError,
     running::{OTHER, Running},
@@ -32,7 +31,7 @@ impl Hub {
     /// A peer has opened a stream.
     pub(crate) fn handle_stream(&self, peer: PeerId, connection: ConnectionId, stream: Stream) {
         let hub = self.clone();
-        in_order::spawn(async move {
+        tokio::spawn(async move {
             let mut carrier = Carrier::new(hub.stream_id(), connection, stream);
             match timeout(FIRST_FRAME, carrier.frame()).await {
                 Ok(Ok(Some(first))) => hub.handle_first_frame(peer, carrier, first).await,
@@ -94,7 +93,7 @@ impl Hub {
                 self.served(peer);
                 let taken = (share, place);
                 let driver = Driver::accept(self.clone(), running, &offered, taken, &open, carrier);
-                in_order::spawn(async move { drop(driver.run().await) });
+                tokio::spawn(async move { drop(driver.run().await) });
                 None
             }
             (Verdict::New(key, _), _) => {
