@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use libp2p::{PeerId, identity::Keypair};
-use p2pnode_daemon::{exit::Exit, signals::Shutdown};
+use p2pnode_daemon::{control::ClientError, exit::Exit, signals::Shutdown};
 use p2pnode_services::config::{Forward, Service, What};
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,7 +39,7 @@ pub(crate) enum By {
 }
 
 impl By {
-    /// The sessions of the node, if some of the command are open. None if it is stopping, or does not answer.
+    /// The sessions of the node, if some of the command are open. Empty if it is stopping, or does not answer.
     pub(super) async fn sessions_of(&self, output: &Output) -> Vec<SessionStatus> {
         let status = async {
             match self {
@@ -349,8 +349,18 @@ async fn until_signal(
             finished.and_then(|()| output.end()).map(|()| exit)
         }
         Err(error) => {
+            let is_gone = error.downcast_ref::<ClientError>().is_none_or(|error| {
+                matches!(
+                    error,
+                    ClientError::Broken { .. } | ClientError::NotRunning { .. }
+                )
+            });
+            let reason = match is_gone {
+                true => "the node is gone".to_owned(),
+                false => error.to_string(),
+            };
             // The error may be that nothing can be written.
-            let _ = output.close("the node is gone");
+            let _ = output.close(&reason);
             Err(error)
         }
     };
