@@ -32,7 +32,7 @@ use crate::{
         services::{By, GRACE, Lines, unless_signalled},
     },
     control::ForwardRequest,
-    services::{Ended, Socket, reports},
+    services::{Ended, Report, Socket, State, reports},
 };
 
 /// What fails if nobody can have what the session brings.
@@ -129,7 +129,7 @@ async fn until_ended(
         let written = written.unwrap_or(Ok(()));
         written.context(STDOUT)
     };
-    let mut is_written = false;
+    let (mut is_written, mut is_opened) = (false, false);
     let mut late = std::pin::pin!(tokio::time::sleep(Duration::MAX / 4));
     loop {
         tokio::select! {
@@ -143,6 +143,7 @@ async fn until_ended(
                     check(Ok(written))?;
                 }
                 output.print(&line.report)?;
+                is_opened |= matches!(&line.report, Report::Session(session) if session.state == State::Opened);
                 if let Some(ended) = line.ended {
                     if ended == Ended::Completed && !is_written {
                         check((&mut written).await)?;
@@ -157,7 +158,10 @@ async fn until_ended(
             }
             // What was sent is not all: the service sees no end of it, but a reset.
             error = &mut broken => return Err(error).context("cannot read stdin"),
-            () = &mut late, if is_written => return Ok(Ended::Completed),
+            () = &mut late, if is_written => match is_opened {
+                true => return Ok(Ended::Completed),
+                false => bail!("the session ended before it was open, and the node reports no reason"),
+            },
         }
     }
 }

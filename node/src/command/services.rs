@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use libp2p::{PeerId, identity::Keypair};
-use p2pnode_daemon::{exit::Exit, signals::Shutdown};
+use p2pnode_daemon::{control::ClientError, exit::Exit, signals::Shutdown};
 use p2pnode_services::config::{Forward, Service, What};
 use tokio::sync::{mpsc, oneshot};
 
@@ -353,8 +353,18 @@ async fn until_signal(
             finished.and_then(|()| output.end()).map(|()| exit)
         }
         Err(error) => {
+            let is_gone = error.downcast_ref::<ClientError>().is_none_or(|error| {
+                matches!(
+                    error,
+                    ClientError::Broken { .. } | ClientError::NotRunning { .. }
+                )
+            });
+            let reason = match is_gone {
+                true => "the node is gone".to_owned(),
+                false => error.to_string(),
+            };
             // The error may be that nothing can be written.
-            let _ = output.close("the node is gone");
+            let _ = output.close(&reason);
             Err(error)
         }
     };

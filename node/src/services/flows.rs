@@ -71,6 +71,8 @@ pub(super) struct Orders {
     pub(super) opens: bool,
     pub(super) closes: Vec<(StreamId, Option<ResetReason>)>,
     pub(super) is_opened: bool,
+    /// The target takes no datagram.
+    pub(super) undelivered: Option<io::Error>,
     /// It goes on on another stream, after that pause if it had none.
     pub(super) carried: Option<Option<Duration>>,
     pub(super) end: Option<End>,
@@ -242,7 +244,7 @@ impl State {
             Some(target) => {
                 let sent = lock(target).send(payload);
                 if let Err(error) = sent {
-                    line.undelivered(&error, &self.metrics);
+                    line.undelivered(error, &self.metrics);
                 }
             }
             None => {
@@ -259,16 +261,15 @@ impl State {
 
 impl Line {
     /// A datagram did not go to the target.
-    pub(super) fn undelivered(&self, error: &Undelivered, metrics: &SessionMetrics) {
+    pub(super) fn undelivered(&self, error: Undelivered, metrics: &SessionMetrics) {
         let (peer, service) = (self.key.peer, &self.running.service);
         match error {
             Undelivered::Forged => {
                 metrics.violation("header");
                 tracing::info!(%peer, %service, %error, "a datagram did not reach its target");
             }
-            Undelivered::Failed(_) => {
-                tracing::debug!(%peer, %service, %error, "a datagram did not reach its target");
-            }
+            // The task logs it, which takes another lock.
+            Undelivered::Failed(error) => self.order(|orders| orders.undelivered = Some(error)),
         }
     }
 

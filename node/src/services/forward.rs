@@ -20,7 +20,6 @@ use super::{
     Hub,
     driver::{Driver, Outcome},
     forwards::{Entry, ForwardError, Keeps, Shared},
-    in_order,
     lines::{Report, Sink},
     listener::{Listener, Listening, Looks, Slot},
     local::Socket,
@@ -276,7 +275,6 @@ impl Hub {
         let running = |key| Running::new(key, name, client, forward, sink, None, self.metrics());
         let Some((running, share)) = self.open_session(running, peer, service, Carries::Bytes)
         else {
-            tracing::info!(%peer, "a client was refused: there are as many sessions as sessions.memory admits");
             return Err(socket);
         };
         let settings = self.settings();
@@ -320,7 +318,7 @@ async fn listen_on(hub: Hub, listener: Arc<Slot>, shared: Arc<Shared>, once: boo
                     tokio::spawn(serve);
                     return;
                 }
-                in_order::spawn(serve);
+                tokio::spawn(serve);
             }
             Err(error) => {
                 tracing::warn!(listen = %shared.listen, %error, "a forward cannot accept a client and goes on");

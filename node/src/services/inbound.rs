@@ -16,7 +16,6 @@ use super::{
     Hub,
     carrier::Carrier,
     driver::Driver,
-    in_order,
     lines::{ListError, Listed, Sink},
     opening::OpenError,
     running::{OTHER, Running},
@@ -32,7 +31,7 @@ impl Hub {
     /// A peer has opened a stream.
     pub(crate) fn handle_stream(&self, peer: PeerId, connection: ConnectionId, stream: Stream) {
         let hub = self.clone();
-        in_order::spawn(async move {
+        tokio::spawn(async move {
             let mut carrier = Carrier::new(hub.stream_id(), connection, stream);
             match timeout(FIRST_FRAME, carrier.frame()).await {
                 Ok(Ok(Some(first))) => hub.handle_first_frame(peer, carrier, first).await,
@@ -59,6 +58,9 @@ impl Hub {
 
     /// What becomes of a stream that begins with `first`: it has a session, or these answers.
     fn judge(&self, peer: PeerId, carrier: Carrier, first: Frame) -> Option<(Carrier, Vec<Frame>)> {
+        if matches!(first, Frame::Open(_)) && self.state().table.is_crowded(&peer) {
+            self.crowded(peer);
+        }
         let mut state = self.state();
         let verdict = state.table.handle_first_frame(peer, &first, Instant::now());
         state.act();
@@ -66,7 +68,8 @@ impl Hub {
             (Verdict::New(key, share), Frame::Open(open)) => {
                 let offered = state.offers.get(&open.service).cloned();
                 let taken = offered.ok_or(Refusal::Unavailable).and_then(|offered| {
-                    let place = self.place_of(peer).ok_or(Refusal::Busy)?;
+                    let place = self.place_of(peer, &offered, state.table.access());
+                    let place = place.ok_or(Refusal::Busy)?;
                     Ok((offered, place))
                 });
                 let (offered, place) = match taken {
@@ -90,7 +93,7 @@ impl Hub {
                 self.served(peer);
                 let taken = (share, place);
                 let driver = Driver::accept(self.clone(), running, &offered, taken, &open, carrier);
-                in_order::spawn(async move { drop(driver.run().await) });
+                tokio::spawn(async move { drop(driver.run().await) });
                 None
             }
             (Verdict::New(key, _), _) => {
@@ -102,6 +105,14 @@ impl Hub {
                     running.attach(carrier, first);
                 }
                 None
+            }
+            (Verdict::Later(key), _) => {
+                let counted = state
+                    .running
+                    .get(&key)
+                    .map_or(OTHER, |running| running.counted());
+                self.metrics().opening("service", counted, "refused");
+                Some((carrier, Vec::new()))
             }
             (Verdict::Answer(answer), Frame::Hello(hello)) if hello.lists => {
                 let offers = state.offers.list_for(&peer).map(Frame::Offer);

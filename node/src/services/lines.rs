@@ -79,7 +79,7 @@ pub(crate) enum State {
     Resumed,
     /// It has ended.
     Closed,
-    /// The peer refused it.
+    /// The peer refused it, or this node has no memory for it.
     Refused,
 }
 
@@ -174,7 +174,7 @@ pub(super) fn reason(end: End) -> Option<&'static str> {
         End::Refused(refusal) => match refusal {
             Refusal::Unavailable => "the peer has no such service for this node",
             Refusal::Busy => {
-                "the peer has too many sessions of this node, or of all, or too many were opened lately"
+                "the peer has too many sessions of this node, or of all, too many were opened lately, or its local sockets hold as many files as they may"
             }
             Refusal::UnknownSession => "the peer does not know the session",
             Refusal::TakesDatagrams => {
@@ -186,10 +186,14 @@ pub(super) fn reason(end: End) -> Option<&'static str> {
             Refusal::Stale | Refusal::Malformed | Refusal::Other => "the peer refused it",
         },
         End::NoAnswer => "the peer cannot be reached",
+        End::Unanswered => "the peer, or its target, did not answer in time",
         End::Expired => "there was no path for too long",
         End::PeerRestarted => "the peer was restarted",
         End::PathLost => "the connection that carried it has ended",
         End::ExpiredAtPeer => "there was no path for longer than the peer waits",
+        End::NoMemory => {
+            "this node has as many sessions as sessions.memory admits: close what `p2pnode status --sessions` shows and nobody uses, or raise it"
+        }
     })
 }
 

@@ -4,7 +4,6 @@
 //! - `driver`: one session with its local socket and its streams, as a task.
 //! - `carrier`: frames over one stream.
 //! - `inbound`: streams that peers open.
-//! - `in_order`: tasks of sessions begin in the order of their clients.
 //! - `forward`, `listener`, `target`, `local`: forwards, listeners, targets, and local sockets.
 //! - `udp`: flows of datagrams, `flows`: what they share, and `listen_socket`: where those of clients come. `raw`: streams of other implementations. `socks`: the SOCKS5 server.
 //! - `servers`: what runs apart from sessions.
@@ -22,7 +21,6 @@ mod flows;
 mod forward;
 mod forwards;
 mod hub;
-mod in_order;
 mod inbound;
 mod lines;
 mod listen_socket;

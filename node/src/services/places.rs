@@ -3,9 +3,15 @@
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
-use p2pnode_services::core::sockets::{Holder, Place};
+use p2pnode_services::core::{
+    access::Access,
+    sockets::{Holder, Place},
+};
 
-use super::Hub;
+use super::{
+    Hub,
+    offers::{Goal, Offered},
+};
 
 /// How often a listener looks for a place. Its clients wait in the queue of the kernel.
 const LOOK: Duration = Duration::from_millis(100);
@@ -36,9 +42,19 @@ impl Hub {
         }
     }
 
-    /// A place for the target of a session that `peer` opens.
-    pub(super) fn place_of(&self, peer: PeerId) -> Option<Place> {
-        self.place(Holder::Peer(peer), &peer.to_string())
+    /// A place for the target of a session that `peer` opens. A program needs none.
+    pub(super) fn place_of(
+        &self,
+        peer: PeerId,
+        offered: &Offered,
+        access: &Access,
+    ) -> Option<Place> {
+        let holder = match (&offered.goal, access.names(&peer)) {
+            (Goal::Program(_), _) => return Some(Place::default()),
+            (Goal::Target, true) => Holder::Peer(peer),
+            (Goal::Target, false) => Holder::Stranger(peer),
+        };
+        self.place(holder, &peer.to_string())
     }
 
     /// Waits until `holder` may have another socket. The place is taken once a client has come.

@@ -68,21 +68,20 @@ impl Hub {
         let Some(offered) = offered.cloned() else {
             return;
         };
-        let of_service = |running: &&Arc<Running>| {
-            running.key.role == Role::Service && running.service == offered.service.name
-        };
-        let open = state.of_peer(peer).filter(of_service).count();
-        let now = std::time::Instant::now();
-        let is_admitted = state
-            .table
-            .handle_raw(peer, &offered.service.name, open, now);
-        let Some(place) = is_admitted.then(|| self.place_of(peer)).flatten() else {
-            let service = &offered.service.name;
-            tracing::info!(%peer, %service, open, "a raw stream was refused: the peer has as many as may be, or has opened too many lately");
+        let (key, now) = (key(peer, Role::Service), std::time::Instant::now());
+        let service = &offered.service.name;
+        let is_admitted = state.table.handle_raw(key, service, now);
+        let place = || self.place_of(peer, &offered, state.table.access());
+        let Some(place) = is_admitted.then(place).flatten() else {
+            state.table.handle_over(key);
+            let reason = match is_admitted {
+                true => "local sockets hold as many files as they may",
+                false => "the peer has as many as may be, or has opened too many lately",
+            };
+            tracing::info!(%peer, %service, reason, "a raw stream was refused");
             self.metrics().opening("service", OTHER, "refused");
             return;
         };
-        let key = key(peer, Role::Service);
         let (service, sink) = (offered.service.name.clone(), offered.sink.clone());
         let protocol = offered.service.protocol.clone();
         let running = Running::new(key, service, None, None, sink, protocol, self.metrics());

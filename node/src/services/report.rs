@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_services::{
     config::ServiceName,
-    core::session::End,
+    core::{session::End, sessions::Role},
     wire::{Open, Refusal, ResetReason},
 };
 
@@ -35,27 +35,31 @@ impl Change<'_> {
         Some(match self.end? {
             End::Completed => Ended::Completed,
             End::Refused(_) => Ended::Refused,
-            End::NoAnswer => Ended::Unreachable,
+            End::NoAnswer | End::Unanswered => Ended::Unreachable,
             End::Reset(ResetReason::TargetUnreachable) if self.is_unreachable => Ended::Unreachable,
             End::Reset(_)
             | End::ResetByPeer(_)
             | End::Expired
             | End::PeerRestarted
             | End::ExpiredAtPeer
-            | End::PathLost => Ended::Failed,
+            | End::PathLost
+            | End::NoMemory => Ended::Failed,
         })
     }
 
-    fn why(&self) -> Option<&'static str> {
-        let why = reason(self.end?);
-        match self.is_unreachable {
-            true => Some("the peer cannot be reached"),
-            false => why,
+    fn why(&self, role: Role) -> Option<&'static str> {
+        match (self.end?, role) {
+            _ if self.is_unreachable => Some("the peer cannot be reached"),
+            // It is this side that has the target.
+            (End::ResetByPeer(ResetReason::TargetTimeout), Role::Service) => {
+                Some("the caller waited no longer for the target")
+            }
+            (end, _) => reason(end),
         }
     }
 
-    fn reason(&self) -> Option<String> {
-        let why = self.why()?;
+    fn reason(&self, role: Role) -> Option<String> {
+        let why = self.why(role)?;
         Some(match self.detail {
             Some(detail) => format!("{why}: {detail}"),
             None => why.to_owned(),
@@ -82,8 +86,9 @@ impl Hub {
             None => running.is_on(),
         };
         self.count(running, &change, from);
-        let report = session_report(running, change.state, change.reason());
-        let why = change.why();
+        let role = running.key.role;
+        let report = session_report(running, change.state, change.reason(role));
+        let why = change.why(role);
         log(&report, why.is_some_and(|why| self.is_news(running, why)));
         if let Some(sink) = &running.sink {
             // A reader that is a whole channel behind, or gone, loses it.
@@ -92,6 +97,20 @@ impl Hub {
                 ended: change.ended(),
             });
         }
+    }
+
+    /// A session that this node was to open has no place in its memory.
+    pub(super) fn no_memory(&self, running: &Running) {
+        let change = Change {
+            state: State::Refused,
+            was_open: false,
+            to: None,
+            pause: None,
+            end: Some(End::NoMemory),
+            is_unreachable: false,
+            detail: None,
+        };
+        self.report(running, change);
     }
 
     /// Whether nothing of the service has ended that way in the last minute.

@@ -76,7 +76,8 @@ pub(super) struct Mail {
     pub(super) better_path: bool,
     pub(super) rtt: Option<Duration>,
     pub(super) reset: Option<ResetReason>,
-    pub(super) restarted: bool,
+    /// The process that the peer is now.
+    pub(super) peer_instance: Option<u64>,
     pub(super) unreachable: Option<String>,
     /// The connection that carried it has ended.
     pub(super) path_lost: bool,
@@ -142,6 +143,12 @@ impl Running {
                 mail.attached.push((carrier, first));
             }
         });
+    }
+
+    /// The reset that was left and not taken yet.
+    #[cfg(test)]
+    pub(super) fn left_reset(&self) -> Option<ResetReason> {
+        lock(&self.mail).reset
     }
 
     /// What was left. From now on the task of `cx` is woken.

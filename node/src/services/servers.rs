@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::task::AbortHandle;
+use tokio::{sync::watch, task::AbortHandle};
 
 #[derive(Debug, Default)]
 pub(super) struct Servers {
@@ -17,6 +17,8 @@ pub(super) struct SocksServer {
     pub(super) wanted: SocketAddr,
     /// Of its sessions, as of those of a forward.
     pub(super) number: u64,
+    /// Its clients that have not asked yet see the end of this.
+    pub(super) _alive: watch::Sender<()>,
     pub(super) task: AbortHandle,
 }
 

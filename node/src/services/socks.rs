@@ -16,6 +16,7 @@ use p2pnode_services::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::watch,
     time::timeout,
 };
 
@@ -36,17 +37,23 @@ type Asked = Result<(TcpStream, Result<String, Reply>), Refused>;
 impl Hub {
     /// Serves SOCKS5 there from now on.
     pub(super) fn configure_socks(&self, at: Option<SocketAddr>) -> Option<ForwardError> {
-        let servers = &mut *self.servers();
+        let mut servers = self.servers();
         if servers.socks.as_ref().map(|server| server.wanted) == at {
             return None;
         }
-        if let Some(server) = servers.socks.take() {
-            self.end_sessions_of(server.number);
+        let before = servers.socks.take();
+        // The end of its sessions takes the lock of the state.
+        drop(servers);
+        if let Some(server) = before {
+            let number = server.number;
+            // From now on its clients that still ask get no session.
+            drop(server);
+            self.end_sessions_of(number);
         }
         let at = at?;
         match self.serve_socks(at) {
             Ok(server) => {
-                servers.socks = Some(server);
+                self.servers().socks = Some(server);
                 None
             }
             Err(source) => Some(ForwardError::of_tcp(at, source)),
@@ -64,16 +71,18 @@ impl Hub {
         let at = listener.local_addr()?;
         tracing::info!(own = tracing::field::Empty, listen = %at, "serving SOCKS5");
         let number = self.number();
-        let task = tokio::spawn(accept(self.clone(), number, listener));
+        let (alive, gone) = watch::channel(());
+        let task = tokio::spawn(accept(self.clone(), (number, gone), listener));
         Ok(SocksServer {
             wanted,
             number,
+            _alive: alive,
             task: task.abort_handle(),
         })
     }
 }
 
-async fn accept(hub: Hub, number: u64, listener: TcpListener) {
+async fn accept(hub: Hub, (number, gone): (u64, watch::Receiver<()>), listener: TcpListener) {
     let asking = std::sync::Arc::new(tokio::sync::Semaphore::new(ASKING));
     let mut pauses = Pauses::default();
     loop {
@@ -86,9 +95,13 @@ async fn accept(hub: Hub, number: u64, listener: TcpListener) {
             Ok((stream, client)) => {
                 pauses.works();
                 let socket = hub.sockets().take(Holder::Socks);
-                let hub = hub.clone();
+                let (hub, mut gone) = (hub.clone(), gone.clone());
                 tokio::spawn(async move {
-                    let asked = timeout(REQUEST, ask(stream)).await;
+                    let asked = tokio::select! {
+                        // An error: the server is gone, and its clients that still ask with it.
+                        _ = gone.changed() => return,
+                        asked = timeout(REQUEST, ask(stream)) => asked,
+                    };
                     drop(place);
                     let served = match asked.unwrap_or(Ok(Err(Refused::Silent))) {
                         Ok(Ok((stream, wanted))) => {
@@ -193,12 +206,13 @@ fn of_end(end: End) -> Reply {
         End::Refused(Refusal::TakesDatagrams) => Reply::CommandNotSupported,
         End::Refused(_) | End::ResetByPeer(_) => Reply::Refused,
         End::NoAnswer
+        | End::Unanswered
         | End::Expired
         | End::ExpiredAtPeer
         | End::PathLost
         | End::PeerRestarted
         // This node has no target: it is the peer that cannot be reached.
         | End::Reset(ResetReason::TargetUnreachable) => Reply::HostUnreachable,
-        End::Completed | End::Reset(_) => Reply::Failed,
+        End::Completed | End::Reset(_) | End::NoMemory => Reply::Failed,
     }
 }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod ends;
+mod full;
 mod hostile;
 
 use libp2p::identity::Keypair;

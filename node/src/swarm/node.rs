@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     config::{Config, Key, MappingMode},
     core::{
-        admission::of_services,
+        admission::{memory_of_services, of_services},
         event::Event,
         mappings::Method,
         state::{NodeState, Settings},
@@ -77,7 +77,16 @@ pub(crate) fn start(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> anyhow::Result<Node> {
     let sockets = of_services(p2pnode_daemon::rlimit::raise());
-    let hub = Hub::new(&config.services, sockets, metrics.sessions());
+    let wanted = config.services.memory;
+    let memory = memory_of_services(wanted, config.memory);
+    if memory < wanted {
+        tracing::info!(
+            own = tracing::field::Empty,
+            bytes = memory,
+            "sessions hold a quarter of limits.memory at most, which is less than sessions.memory"
+        );
+    }
+    let hub = Hub::new(&config.services, memory, sockets, metrics.sessions());
     let (swarm, sockets, guard) = swarm::build(keypair, config, &metrics, hub.clone())?;
     if let Some(problem) = readiness::unbound(&sockets) {
         tracing::warn!(own = tracing::field::Empty, "punch sockets: {problem}");

@@ -140,7 +140,7 @@ pub fn read(reader: &mut Reader<'_>, known: &Known) -> Services {
     );
     let memory = reader.one(
         "sessions.memory",
-        "How many bytes all sessions may hold that are not delivered. A session needs 8 KiB of it, so it bounds their number.",
+        "How many bytes all sessions may hold that are not delivered. A session needs 8 KiB of it, so it bounds their number. At most a quarter of limits.memory counts.",
         &MEMORY,
         "128MiB",
     );

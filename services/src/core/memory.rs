@@ -45,6 +45,7 @@ pub struct PeerMemory(Arc<Peer>);
 pub struct Share {
     peer: PeerMemory,
     held: usize,
+    is_strangers: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +58,8 @@ struct Total {
     wide: AtomicUsize,
     most_sessions: usize,
     sessions: AtomicUsize,
+    /// Those of peers that no service names: a half of all at most, whatever ids they take.
+    strangers: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -79,6 +82,7 @@ impl Memory {
             wide: AtomicUsize::new(0),
             most_sessions,
             sessions: AtomicUsize::new(0),
+            strangers: AtomicUsize::new(0),
         }))
     }
 
@@ -124,6 +128,26 @@ impl PeerMemory {
         admitted.ok().map(|_| Share {
             peer: self.clone(),
             held: 0,
+            is_strangers: false,
+        })
+    }
+
+    /// The same for a session that a peer opens which no service names. `None` also if such peers have a half of all.
+    #[must_use]
+    pub fn session_of_stranger(&self) -> Option<Share> {
+        let total = &self.0.memory.0;
+        let most = total.most_sessions / 2;
+        let admitted = total.strangers.fetch_update(Relaxed, Relaxed, |sessions| {
+            (sessions < most).then_some(sessions + 1)
+        });
+        admitted.ok()?;
+        let share = self.session();
+        if share.is_none() {
+            total.strangers.fetch_sub(1, Relaxed);
+        }
+        share.map(|mut share| {
+            share.is_strangers = true;
+            share
         })
     }
 }
@@ -210,7 +234,11 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.release(self.held);
-        self.peer.0.memory.0.sessions.fetch_sub(1, Relaxed);
+        let total = &self.peer.0.memory.0;
+        total.sessions.fetch_sub(1, Relaxed);
+        total
+            .strangers
+            .fetch_sub(usize::from(self.is_strangers), Relaxed);
     }
 }
 

@@ -48,13 +48,15 @@ pub enum Verdict {
     Attach(Key),
     /// Send this, and close the stream.
     Answer(Frame),
+    /// The session is the peer's, which opens or resumes too often. Close the stream: the peer asks again on another one, after a pause.
+    Later(Key),
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The peer's process is another one: `handle_peer_restarted`.
-    PeerRestarted(Key),
+    /// The peer's process is this one: `handle_peer_instance`.
+    PeerIs(Key, u64),
     /// `handle_reset` with the reason.
     Reset(Key, ResetReason),
 }
@@ -78,6 +80,8 @@ struct Peer {
     /// Its earlier processes: what they have sent may still arrive.
     past: VecDeque<u64>,
     sessions: BTreeMap<(Role, SessionId), Entry>,
+    /// The services of the raw streams that it has opened.
+    raw: BTreeMap<SessionId, ServiceName>,
     opens: Opens,
 }
 
@@ -166,6 +170,14 @@ impl Sessions {
         }
     }
 
+    /// Whether `peer`, which no service names, has almost as many sessions, flows and raw streams as it may.
+    #[must_use]
+    pub fn is_crowded(&self, peer: &PeerId) -> bool {
+        let most = self.limits.unnamed - self.limits.unnamed / 16;
+        let has_many = |peer: &Peer| peer.streams() >= most;
+        self.peers.get(peer).is_some_and(has_many) && !self.access.names(peer)
+    }
+
     /// How many sessions `peer` has opened here.
     #[must_use]
     pub fn accepted_from(&self, peer: &PeerId) -> usize {
@@ -187,24 +199,26 @@ impl Sessions {
         Some(share)
     }
 
-    /// `peer` opens a raw stream of a service that it may use, where it has `open` raw streams and sessions. Whether it may have another.
-    pub fn handle_raw(
-        &mut self,
-        peer: PeerId,
-        service: &ServiceName,
-        open: usize,
-        now: Instant,
-    ) -> bool {
+    /// The peer opens a raw stream of a service that it may use. Whether it may have another. It is one until [`Self::handle_over`].
+    pub fn handle_raw(&mut self, key: Key, service: &ServiceName, now: Instant) -> bool {
         self.forget_idle(now);
-        let (limits, is_named) = (self.limits.clone(), self.access.names(&peer));
-        let known = self.peer(peer);
-        let has_stream = is_named || known.accepted() + open < limits.unnamed;
-        open < limits.raw && has_stream && known.opens.admits(service, limits.opens, now)
+        let (limits, is_named) = (self.limits.clone(), self.access.names(&key.peer));
+        let known = self.peer(key.peer);
+        let raw = known.raw.values().filter(|of| *of == service).count();
+        let open = raw + known.count(service, false);
+        let has_stream = is_named || known.streams() < limits.unnamed;
+        let is_admitted =
+            open < limits.raw && has_stream && known.opens.admits(service, limits.opens, now);
+        if is_admitted {
+            known.raw.insert(key.session, service.clone());
+        }
+        is_admitted
     }
 
-    /// The session is over.
+    /// The session or the raw stream is over.
     pub fn handle_over(&mut self, key: Key) {
         if let Some(peer) = self.peers.get_mut(&key.peer) {
+            peer.raw.remove(&key.session);
             peer.sessions.remove(&(key.role, key.session));
         }
     }
@@ -269,21 +283,26 @@ impl Sessions {
             role: Role::Service,
             session: open.session,
         };
-        if !known.opens.admits(&open.service, limits.opens, now) {
-            return self.refuse(Refusal::Busy);
-        }
-        if known.sessions.contains_key(&(key.role, key.session)) {
-            return Verdict::Attach(key);
+        let is_admitted = known.opens.admits(&open.service, limits.opens, now);
+        match known.sessions.contains_key(&(key.role, key.session)) {
+            true if is_admitted => return Verdict::Attach(key),
+            true => return Verdict::Later(key),
+            false if is_admitted => {}
+            false => return self.refuse(Refusal::Busy),
         }
         let (datagrams, most) = match open.carries {
             Carries::Bytes => (false, limits.sessions),
             Carries::Datagrams(_) => (true, limits.flows),
         };
         let is_full = known.count(&open.service, datagrams) >= most;
-        if is_full || (!is_named && known.accepted() >= limits.unnamed) {
+        if is_full || (!is_named && known.streams() >= limits.unnamed) {
             return self.refuse(Refusal::Busy);
         }
-        let Some(share) = known.memory.session() else {
+        let share = match is_named {
+            true => known.memory.session(),
+            false => known.memory.session_of_stranger(),
+        };
+        let Some(share) = share else {
             return self.refuse(Refusal::Busy);
         };
         known.insert(key, open.service.clone(), open.carries);
@@ -305,13 +324,13 @@ impl Sessions {
         });
         match admitted {
             Some(true) => Verdict::Attach(key),
-            // It asks again a moment later.
-            Some(false) => self.refuse(Refusal::Stale),
+            Some(false) => Verdict::Later(key),
             None => self.refuse(Refusal::UnknownSession),
         }
     }
 
-    /// The peer's process is `instance`. If it was another one, its sessions are over. False: an earlier one speaks.
+    /// The peer's process is `instance`. If it was another one, its sessions are over. Those that this process has opened know
+    /// themselves with which one they are: nobody reports it here. False: an earlier one speaks.
     fn process(&mut self, id: PeerId, instance: u64) -> bool {
         let peer = self.peer(id);
         if peer.past.contains(&instance) {
@@ -325,14 +344,15 @@ impl Sessions {
         if peer.past.len() > PAST {
             peer.past.pop_front();
         }
-        // They are gone at once: the new process may not resume them.
-        let ended = std::mem::take(&mut peer.sessions).into_keys();
-        let keys = ended.map(|(role, session)| Key {
+        let learn = peer.sessions.keys().map(|(role, session)| Key {
             peer: id,
-            role,
-            session,
+            role: *role,
+            session: *session,
         });
-        self.actions.extend(keys.map(Action::PeerRestarted));
+        let learn: Vec<_> = learn.map(|key| Action::PeerIs(key, instance)).collect();
+        // They are gone at once: the new process may not resume them.
+        peer.sessions.retain(|(role, _), _| *role == Role::Forward);
+        self.actions.extend(learn);
         true
     }
 
@@ -348,6 +368,7 @@ impl Sessions {
             instance: None,
             past: VecDeque::new(),
             sessions: BTreeMap::new(),
+            raw: BTreeMap::new(),
             opens: Opens::default(),
         })
     }
@@ -355,8 +376,10 @@ impl Sessions {
     fn forget_idle(&mut self, now: Instant) {
         if self.peers.len() >= IDLE_PEERS {
             let opens = self.limits.opens;
-            self.peers
-                .retain(|_, peer| !peer.sessions.is_empty() || !peer.opens.is_idle(opens, now));
+            self.peers.retain(|_, peer| {
+                let is_empty = peer.sessions.is_empty() && peer.raw.is_empty();
+                !is_empty || !peer.opens.is_idle(opens, now)
+            });
         }
     }
 }
@@ -375,6 +398,11 @@ impl Peer {
     fn accepted(&self) -> usize {
         let keys = self.sessions.keys();
         keys.filter(|(role, _)| *role == Role::Service).count()
+    }
+
+    /// How many streams of its connections its sessions and raw streams take.
+    fn streams(&self) -> usize {
+        self.accepted() + self.raw.len()
     }
 
     fn count(&self, service: &ServiceName, datagrams: bool) -> usize {

@@ -3,6 +3,9 @@
 //! Each socket is an open file. A process without free files answers neither its control socket nor its relays, so sessions may hold a
 //! part of them only. Each holder may have `TIMES_FREE` times what is free. One that takes all it can get so leaves a part to others,
 //! and several such holders have the same. See decision 0733.
+//!
+//! A peer that no service names may have any number of ids. All such peers together have one half of what is there, so others keep
+//! the other half. See decision 0745.
 
 use std::{
     collections::HashMap,
@@ -25,8 +28,10 @@ pub enum Holder {
     Forward(u64),
     /// The clients of the SOCKS5 server.
     Socks,
-    /// The targets of the sessions of a peer.
+    /// The targets of the sessions of a peer that some service names.
     Peer(PeerId),
+    /// The same of a peer that none names.
+    Stranger(PeerId),
 }
 
 /// The local sockets of a process. Clones are the same.
@@ -42,6 +47,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     held: usize,
+    /// What of that strangers hold.
+    strangers: usize,
     holders: HashMap<Holder, usize>,
     logged: Option<Instant>,
 }
@@ -55,9 +62,9 @@ pub struct Place(Option<(Sockets, Holder)>);
 pub struct Full {
     /// How many sockets it holds.
     pub held: usize,
-    /// How many all hold.
+    /// How many all hold, or all strangers if it is one.
     pub all: usize,
-    /// How many all may hold.
+    /// How many these may hold.
     pub most: usize,
     /// Whether a line of the log is due.
     pub is_logged: bool,
@@ -80,7 +87,12 @@ impl Sockets {
     pub fn admits(&self, holder: &Holder, now: Instant) -> Result<(), Full> {
         let mut state = self.state();
         let held = state.holders.get(holder).copied().unwrap_or_default();
-        let free = self.0.most.saturating_sub(state.held);
+        let (all, most) = match holder {
+            Holder::Stranger(_) => (state.strangers, self.0.most / 2),
+            Holder::Forward(_) | Holder::Socks | Holder::Peer(_) => (state.held, self.0.most),
+        };
+        let free = most.saturating_sub(all);
+        let free = free.min(self.0.most.saturating_sub(state.held));
         if held < free.saturating_mul(TIMES_FREE) {
             return Ok(());
         }
@@ -92,8 +104,8 @@ impl Sockets {
         }
         Err(Full {
             held,
-            all: state.held,
-            most: self.0.most,
+            all,
+            most,
             is_logged,
         })
     }
@@ -103,6 +115,7 @@ impl Sockets {
     pub fn take(&self, holder: Holder) -> Place {
         let mut state = self.state();
         state.held += 1;
+        state.strangers += usize::from(matches!(holder, Holder::Stranger(_)));
         *state.holders.entry(holder).or_default() += 1;
         Place(Some((self.clone(), holder)))
     }
@@ -120,6 +133,7 @@ impl Drop for Place {
         };
         let mut state = sockets.state();
         state.held -= 1;
+        state.strangers -= usize::from(matches!(holder, Holder::Stranger(_)));
         if let Some(held) = state.holders.get_mut(&holder) {
             *held -= 1;
             if *held == 0 {
@@ -151,6 +165,23 @@ mod tests {
         assert_eq!(again.len(), 801, "eight times what is free");
         drop((second, again));
         assert_eq!(fill(&sockets, Holder::Socks).len(), 889, "all were free");
+    }
+
+    #[test]
+    fn strangers_leave_a_half_to_others_however_many_ids_they_have() {
+        let sockets = Sockets::new(448);
+        let strangers = || fill(&sockets, Holder::Stranger(PeerId::random()));
+        let places: Vec<_> = (0..100).flat_map(|_| strangers()).collect();
+        assert_eq!(places.len(), 224);
+        let others = [
+            Holder::Socks,
+            Holder::Forward(1),
+            Holder::Peer(PeerId::random()),
+        ];
+        let held = others.map(|holder| fill(&sockets, holder));
+        assert_eq!(held.each_ref().map(Vec::len), [200, 22, 2]);
+        drop(places);
+        assert!(!strangers().is_empty());
     }
 
     #[test]

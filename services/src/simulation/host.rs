@@ -39,6 +39,8 @@ pub(crate) struct App {
     pub(crate) unread: usize,
     pub(crate) end: Option<End>,
     pub(crate) opened: u32,
+    /// How often the other process had ended before this began.
+    pub(crate) peer_crashes: u32,
 }
 
 pub(crate) struct Driven {
@@ -58,6 +60,7 @@ pub(crate) struct Host {
     pub(crate) instance: u64,
     pub(crate) memory: Memory,
     pub(crate) bytes: usize,
+    pub(crate) limits: Limits,
     pub(crate) table: Sessions,
     pub(crate) driven: BTreeMap<Key, Driven>,
     pub(crate) settings: Settings,
@@ -83,7 +86,7 @@ impl Host {
     pub(crate) fn new(
         peer: PeerId,
         instance: u64,
-        bytes: usize,
+        (bytes, limits): (usize, Limits),
         allow: &[PeerId],
         settings: &Settings,
     ) -> Self {
@@ -91,9 +94,10 @@ impl Host {
         Self {
             peer,
             instance,
-            table: Sessions::new(instance, memory.clone(), access(allow), Limits::default()),
+            table: Sessions::new(instance, memory.clone(), access(allow), limits.clone()),
             memory,
             bytes,
+            limits,
             driven: BTreeMap::new(),
             settings: settings.clone(),
         }

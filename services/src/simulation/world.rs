@@ -10,6 +10,7 @@ use libp2p::PeerId;
 use super::host::{App, Driven, Host};
 use crate::{
     core::{
+        access::Limits,
         session::{Opening, Session, Settings, StreamId},
         sessions::{Key, Role, Verdict},
     },
@@ -49,6 +50,8 @@ pub(crate) struct World {
     /// Sessions that are over: of each side.
     pub(crate) ended: [BTreeMap<SessionId, App>; 2],
     pub(crate) crashed: [u32; 2],
+    /// How often a resume came too soon.
+    pub(crate) delayed: u32,
 }
 
 /// How many frames a stream takes before it pushes back.
@@ -58,11 +61,12 @@ const IN_FLIGHT: usize = 6;
 pub(crate) const STEP: Duration = Duration::from_millis(40);
 
 impl World {
-    pub(crate) fn new(seed: u64, memory: usize, settings: &Settings) -> Self {
+    pub(crate) fn new(seed: u64, memory: usize, limits: &Limits, settings: &Settings) -> Self {
         let peers = [PeerId::random(), PeerId::random()];
         let host = |side: usize| {
             let instance = 1 + side as u64;
-            Host::new(peers[side], instance, memory, &[peers[1 - side]], settings)
+            let bounds = (memory, limits.clone());
+            Host::new(peers[side], instance, bounds, &[peers[1 - side]], settings)
         };
         Self {
             rng: fastrand::Rng::with_seed(seed),
@@ -75,6 +79,7 @@ impl World {
             least_reads: 0,
             ended: Default::default(),
             crashed: [0, 0],
+            delayed: 0,
         }
     }
 
@@ -125,6 +130,7 @@ impl World {
             unread: 0,
             end: None,
             opened: 0,
+            peer_crashes: self.crashed[1 - side as usize],
         }
     }
 
@@ -181,16 +187,22 @@ impl World {
             0,
             "nothing is held without sessions"
         );
-        *host = Host::new(host.peer, number << 8, host.bytes, &[other], &host.settings);
+        let bounds = (host.bytes, host.limits.clone());
+        *host = Host::new(host.peer, number << 8, bounds, &[other], &host.settings);
         if side == 0 {
             // The other process asks who it is.
-            let hello = host.table.hello();
-            let Frame::Hello(hello) = hello else {
-                unreachable!("a hello")
-            };
-            let peer = host.peer;
-            self.hosts[1].table.handle_hello(peer, hello);
+            self.hello(0);
         }
+        self.table_actions();
+    }
+
+    /// The process introduces itself to the other one, as it does when it lists what it offers.
+    pub(crate) fn hello(&mut self, side: usize) {
+        let host = &self.hosts[side];
+        let (peer, Frame::Hello(hello)) = (host.peer, host.table.hello()) else {
+            unreachable!("a hello")
+        };
+        self.hosts[1 - side].table.handle_hello(peer, hello);
         self.table_actions();
     }
 
@@ -199,13 +211,15 @@ impl World {
         for host in &mut self.hosts {
             while let Some(action) = host.table.poll_action() {
                 use crate::core::sessions::Action;
-                let (Action::PeerRestarted(key) | Action::Reset(key, _)) = action;
+                let (Action::PeerIs(key, _) | Action::Reset(key, _)) = action;
                 let driven = host
                     .driven
                     .get_mut(&key)
                     .expect("the table knows what there is");
                 match action {
-                    Action::PeerRestarted(_) => driven.session.handle_peer_restarted(now),
+                    Action::PeerIs(_, instance) => {
+                        driven.session.handle_peer_instance(instance, now);
+                    }
                     Action::Reset(_, reason) => driven.session.handle_reset(reason, now),
                 }
                 driven.drain(now);
@@ -384,15 +398,22 @@ impl World {
                 driven.drain(now);
                 key
             }
-            Verdict::Answer(frame) => {
-                self.send(id, side, Sent::Frame(frame));
-                self.send(id, side, Sent::End);
-                self.streams.get_mut(&id).expect("it is there").open[side] = false;
-                self.table_actions();
-                return;
+            Verdict::Answer(frame) => return self.close(id, side, Some(frame)),
+            Verdict::Later(_) => {
+                self.delayed += 1;
+                return self.close(id, side, None);
             }
         };
         self.streams.get_mut(&id).expect("it is there").key[side] = Some(key);
+        self.table_actions();
+    }
+
+    fn close(&mut self, id: u64, side: usize, answer: Option<Frame>) {
+        if let Some(answer) = answer {
+            self.send(id, side, Sent::Frame(answer));
+        }
+        self.send(id, side, Sent::End);
+        self.streams.get_mut(&id).expect("it is there").open[side] = false;
         self.table_actions();
     }
 

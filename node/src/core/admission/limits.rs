@@ -3,6 +3,9 @@
 /// Open files that are kept for listeners, the runtime, the admin server and the control socket, and for this node's own dials.
 pub(super) const KEPT_FILES: usize = 128;
 
+/// What sessions have in the smallest process: `sessions.memory` takes no less.
+const LEAST_MEMORY: u64 = 1 << 20;
+
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -34,6 +37,16 @@ impl Limits {
             connections: Self::DEFAULT.connections.min(strangers - 2 * quarter),
             ..Self::DEFAULT
         }
+    }
+}
+
+/// How many bytes sessions may hold of a process that may take `limit`, of which 0 is no limit. What its connections receive and send
+/// for sessions takes as much again, and the process something at rest. If sessions alone exceeded the limit, no end of a connection
+/// would free anything: the session goes on on the next one.
+pub(crate) fn memory_of_services(wanted: u64, limit: u64) -> u64 {
+    match limit {
+        0 => wanted,
+        _ => wanted.min(limit / 4).max(LEAST_MEMORY),
     }
 }
 

@@ -26,7 +26,11 @@ use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_daemon::shares::{Handshakes, PATIENCE, Part as _, Place, Places, Shares};
 use p2pnode_protocol::{Source, Transport};
 
-pub(crate) use {limits::of_services, recent::Recent, refused::Refused};
+pub(crate) use {
+    limits::{memory_of_services, of_services},
+    recent::Recent,
+    refused::Refused,
+};
 
 use limits::Limits;
 use origin::{Caller, Origin, origins, peer_of, relay_of};

@@ -308,6 +308,22 @@ fn few_open_files_leave_room_for_the_nodes_own_dials() {
 }
 
 #[test]
+fn sessions_hold_a_quarter_of_what_the_process_may_take() {
+    const MIB: u64 = 1 << 20;
+    for (wanted, limit, most) in [
+        (128, 0, 128),
+        (128, 512, 128),
+        (128, 40, 10),
+        (1024, 64, 16),
+        (8, 64, 8),
+        (128, 2, 1),
+    ] {
+        let most_of = memory_of_services(wanted * MIB, limit * MIB);
+        assert_eq!(most_of, most * MIB, "{wanted} of {limit}");
+    }
+}
+
+#[test]
 fn services_leave_files_for_the_node_however_few_there_are() {
     for (files, services) in [(16, 4), (60, 22), (256, 64), (1024, 448), (65_536, 61_056)] {
         assert_eq!(of_services(Some(files)), services, "{files}");

@@ -242,9 +242,9 @@ impl Driver {
             any = true;
             self.session.handle_better_path(now);
         }
-        if mail.restarted {
+        if let Some(instance) = mail.peer_instance {
             any = true;
-            self.session.handle_peer_restarted(now);
+            self.session.handle_peer_instance(instance, now);
         }
         if let Some(reason) = mail
             .unreachable

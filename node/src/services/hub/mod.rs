@@ -96,12 +96,17 @@ pub(in crate::services) struct State {
 }
 
 impl Hub {
-    /// Without services and forwards. `config` has the settings of sessions, which may have so many local sockets.
-    pub(crate) fn new(config: &Services, sockets: usize, metrics: SessionMetrics) -> Self {
+    /// Without services and forwards. `config` has the settings of sessions, which may hold so many bytes and have so many local sockets.
+    pub(crate) fn new(
+        config: &Services,
+        memory: u64,
+        sockets: usize,
+        metrics: SessionMetrics,
+    ) -> Self {
         let mut random = [0; 8];
         fill(&mut random);
         let instance = u64::from_ne_bytes(random);
-        let memory = Memory::new(usize::try_from(config.memory).unwrap_or(usize::MAX));
+        let memory = Memory::new(usize::try_from(memory).unwrap_or(usize::MAX));
         let state = State {
             table: Sessions::new(instance, memory, Default::default(), Limits::default()),
             running: BTreeMap::new(),
@@ -357,9 +362,9 @@ impl Hub {
 
     /// The node stops: sessions are reset, so that the other sides need not wait.
     pub(crate) fn stop(&self) {
+        let servers = std::mem::take(&mut *self.servers());
         let mut state = self.state();
         let (forwards, offers) = (state.forwards.take(), state.offers.take());
-        let servers = std::mem::take(&mut *self.servers());
         if let Some(flows) = servers.flows {
             flows.abort();
         }
@@ -405,13 +410,28 @@ impl Hub {
             role: Role::Forward,
             session: SessionId(id),
         };
-        let mut state = self.state();
-        let share = state
-            .table
-            .handle_open(key, service, carries, Instant::now())?;
         let running = Arc::new(running(key));
-        state.running.insert(key, Arc::clone(&running));
+        let share = self.begin(&running, service, carries)?;
         Some((running, share))
+    }
+
+    /// The same of a session that has its id.
+    pub(super) fn begin(
+        &self,
+        running: &Arc<Running>,
+        service: ServiceName,
+        carries: Carries,
+    ) -> Option<Share> {
+        let (key, now) = (running.key, Instant::now());
+        let mut state = self.state();
+        let share = state.table.handle_open(key, service, carries, now);
+        if share.is_some() {
+            state.running.insert(key, Arc::clone(running));
+        } else {
+            drop(state);
+            self.no_memory(running);
+        }
+        share
     }
 
     /// The session is over, and nothing is remembered of it.
@@ -437,12 +457,12 @@ impl State {
     /// What the table wants of sessions.
     pub(super) fn act(&mut self) {
         while let Some(action) = self.table.poll_action() {
-            let (Action::PeerRestarted(key) | Action::Reset(key, _)) = action;
+            let (Action::PeerIs(key, _) | Action::Reset(key, _)) = action;
             let Some(running) = self.running.get(&key) else {
                 continue;
             };
             running.leave(|mail| match action {
-                Action::PeerRestarted(_) => mail.restarted = true,
+                Action::PeerIs(_, instance) => mail.peer_instance = Some(instance),
                 Action::Reset(_, reason) => mail.reset = Some(reason),
             });
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use p2pnode_services::wire::ResetReason;
 use tokio::time::timeout;
 
 use super::*;
@@ -61,6 +62,19 @@ async fn bring_there(hub: &Hub, there: config::Forward) -> (Forwarding, std::net
     };
     let at = listen.strip_prefix("tcp://").unwrap().parse().unwrap();
     (forwarding, at)
+}
+
+/// Why the next session ended.
+async fn reason_of(lines: &mut tokio::sync::mpsc::Receiver<crate::services::Line>) -> String {
+    loop {
+        let line = timeout(SOON, lines.recv()).await.unwrap().unwrap();
+        let Report::Session(session) = line.report else {
+            continue;
+        };
+        if let Some(reason) = session.reason {
+            return reason;
+        }
+    }
 }
 
 /// A client and its target, connected.
@@ -257,7 +271,9 @@ async fn a_client_of_a_silent_service_gets_the_next_one_with_all_that_it_has_sen
     let at = full.local_addr().unwrap();
     let _first = TcpStream::connect(at).await.unwrap();
     let hub = a.handle().hub().clone();
-    let _silent = offer(&hub, "silent", &format!("tcp://{at}"), "any");
+    let (serves, mut served_lines) = reports();
+    let at = format!("tcp://{at}");
+    let _silent = offer_to(&hub, "silent", &at, "any", Some(serves));
     let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let good = format!("tcp://{}", target.local_addr().unwrap());
     let _good = offer(&hub, "good", &good, "any");
@@ -268,7 +284,16 @@ async fn a_client_of_a_silent_service_gets_the_next_one_with_all_that_it_has_sen
             .to_vec(),
     };
     let there = config::forward(raw, &Known::default()).unwrap();
-    let (_forwarding, listen) = bring_there(b.handle().hub(), there).await;
+    let (brings, mut brought) = reports();
+    let _forwarding = b
+        .handle()
+        .hub()
+        .forward(there, false, Some(brings))
+        .unwrap();
+    let Report::Listening { listen, .. } = brought.recv().await.unwrap().report else {
+        panic!("it listens first");
+    };
+    let listen = listen.strip_prefix("tcp://").unwrap();
     let mut client = TcpStream::connect(listen).await.unwrap();
     let sent: Vec<u8> = (0..100_000_u32).map(|n| (n % 251) as u8).collect();
     client.write_all(&sent).await.unwrap();
@@ -277,6 +302,18 @@ async fn a_client_of_a_silent_service_gets_the_next_one_with_all_that_it_has_sen
     let mut got = Vec::new();
     served.read_to_end(&mut got).await.unwrap();
     assert!(got == sent);
+    for (lines, says) in [
+        (
+            &mut served_lines,
+            "the caller waited no longer for the target",
+        ),
+        (
+            &mut brought,
+            "the peer, or its target, did not answer in time",
+        ),
+    ] {
+        assert_eq!(reason_of(lines).await, says);
+    }
     // The silent one is informed in the background.
     while hub.sessions() > 1 {
         tokio::task::yield_now().await;
@@ -356,23 +393,26 @@ async fn a_reload_ends_raw_streams(transport: &str, first_port: u16) {
     let raw = "protocol: /x/it";
     let before = service(&named(b_id), raw);
     for (after, reason) in [
-        (service(&named(other), raw), "the peer is no longer allowed"),
+        (service(&named(other), raw), ResetReason::NotAllowed),
         (
             service(&named(b_id), "protocol: /x/other"),
-            "the service or the forward is gone",
+            ResetReason::ServiceGone,
         ),
         (
             service(&named(b_id), "protocol: /x/it, identity: proxy-v2"),
-            "the service or the forward is gone",
+            ResetReason::ServiceGone,
         ),
-        (String::new(), "the service or the forward is gone"),
+        (String::new(), ResetReason::ServiceGone),
     ] {
         configure(&before);
         let (_forwarding, listen) = bring(b.handle().hub(), &format!("/x/it@{a_id}")).await;
         let (client, served) = connected(listen, &target).await;
+        let hub = a.handle().hub().clone();
+        let raw = hub.state().running.values().next().cloned().unwrap();
         configure(&after);
-        timeout(SOON, read_to_reset(served)).await.expect(reason);
-        timeout(SOON, read_to_reset(client)).await.expect(reason);
+        assert_eq!(raw.left_reset(), Some(reason));
+        timeout(SOON, read_to_reset(served)).await.unwrap();
+        timeout(SOON, read_to_reset(client)).await.unwrap();
     }
     a.stop().await.unwrap();
     b.stop().await.unwrap();
@@ -414,12 +454,7 @@ async fn a_target_that_refuses_is_the_reason_at_both_nodes() {
         (&mut served, "the target refused the connection"),
         (&mut brought, "the peer's target refused the connection"),
     ] {
-        let reason = loop {
-            let line = timeout(SOON, lines.recv()).await.unwrap().unwrap();
-            if let Report::Session(session) = line.report {
-                break session.reason.unwrap();
-            }
-        };
+        let reason = reason_of(lines).await;
         assert!(reason.starts_with(says), "{reason}");
     }
     a.stop().await.unwrap();

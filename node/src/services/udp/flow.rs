@@ -199,7 +199,9 @@ impl Task {
             self.hub
                 .flows(|state| state.flows.handle_unreachable(key, now));
         }
-        if let Some(reason) = mail.reset.or(mail.restarted.then_some(ResetReason::Other)) {
+        // A flow that this node has opened asks the peer: its stream has ended with the peer's process.
+        let is_lost = key.role == Role::Service && mail.peer_instance.is_some();
+        if let Some(reason) = mail.reset.or(is_lost.then_some(ResetReason::Other)) {
             any = true;
             self.reset = Some(reason);
             self.hub.flows(|state| state.flows.handle_reset(key));
@@ -248,6 +250,9 @@ impl Task {
         }
         if orders.is_opened {
             self.opened();
+        }
+        if let Some(error) = orders.undelivered {
+            self.undelivered(&error);
         }
         if let Some(paused) = orders.carried {
             any = true;
@@ -378,6 +383,18 @@ impl Task {
             .flows(|state| state.flows.handle_stream_lost(key, id, now));
     }
 
+    /// The kernel reports a closed port where the next datagram is sent, or where one is taken.
+    fn undelivered(&self, error: &io::Error) {
+        let running = &self.line.running;
+        let (peer, service) = (running.key.peer, &running.service);
+        match self.hub.is_news(running, NO_DATAGRAM) {
+            true => {
+                tracing::info!(own = tracing::field::Empty, %peer, %service, %error, "{NO_DATAGRAM}");
+            }
+            false => tracing::debug!(%peer, %service, %error, "{NO_DATAGRAM}"),
+        }
+    }
+
     /// The side of the service: what its target sends.
     fn poll_target(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = self.poll_connecting(cx);
@@ -394,13 +411,7 @@ impl Task {
                     if let Some(target) = &self.line.target {
                         lock(target).failed(&error);
                     }
-                    let (peer, service) = (key.peer, &self.line.running.service);
-                    match self.hub.is_news(&self.line.running, NO_DATAGRAM) {
-                        true => {
-                            tracing::info!(own = tracing::field::Empty, %peer, %service, %error, "{NO_DATAGRAM}");
-                        }
-                        false => tracing::debug!(%peer, %service, %error, "{NO_DATAGRAM}"),
-                    }
+                    self.undelivered(&error);
                 }
             }
             any = true;
@@ -422,7 +433,7 @@ impl Task {
                     let header = std::mem::take(&mut self.header);
                     let failed = lock(target).connected(Arc::clone(&socket), header);
                     for error in failed {
-                        self.line.undelivered(&error, self.hub.metrics());
+                        self.line.undelivered(error, self.hub.metrics());
                     }
                 }
                 self.socket = Some(socket);

@@ -65,6 +65,11 @@ impl Hub {
         tokio::spawn(task).abort_handle()
     }
 
+    /// The peer has almost as many sessions and flows here as it may.
+    pub(super) fn crowded(&self, peer: PeerId) {
+        self.flows(|state| state.flows.handle_crowded(peer, Instant::now()));
+    }
+
     /// The best path of `peer` carries QUIC datagrams as `path` does; `None`: it carries none.
     pub(crate) fn datagram_path(&self, peer: PeerId, path: Option<DatagramPath>) {
         self.flows(|state| {
@@ -137,18 +142,10 @@ impl Hub {
     /// A client has sent its first datagram.
     fn begin_flow(&self, line: Arc<Line>) {
         let (key, running) = (line.key, Arc::clone(&line.running));
-        let mut state = self.state();
-        let (id, service) = (running.key, running.service.clone());
-        let carries = Carries::Datagrams(key.number);
-        let share = state
-            .table
-            .handle_open(id, service, carries, Instant::now());
-        let Some(share) = share else {
-            drop(state);
+        let (service, carries) = (running.service.clone(), Carries::Datagrams(key.number));
+        let Some(share) = self.begin(&running, service, carries) else {
             return self.flows(|state| state.flows.handle_reset(key));
         };
-        state.running.insert(id, running);
-        drop(state);
         tokio::spawn(Task::open(self.clone(), line, share).run());
     }
 

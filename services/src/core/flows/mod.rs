@@ -14,6 +14,7 @@ mod action;
 mod client;
 mod queue;
 mod settings;
+mod silent;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,8 @@ pub struct Flows {
     /// Until when a service of a peer is passed over.
     passed_over: HashMap<(ServiceName, PeerId), Instant>,
     peers: BTreeMap<PeerId, Peer>,
+    /// How many there are in each role: whatever peers open here leaves the forwards of this node their places.
+    in_role: [usize; 2],
     all: Room,
     /// When each flow is looked at. A datagram in the meantime delays its end, not the look.
     looks: BTreeSet<(Instant, FlowKey)>,
@@ -65,7 +68,10 @@ pub struct Flows {
 #[derive(Debug)]
 struct Peer {
     next: u32,
-    flows: usize,
+    /// How many it has in each role.
+    flows: [usize; 2],
+    /// Until when none of these is silent.
+    in_use: [Option<Instant>; 2],
     room: Room,
     /// The most bytes of a QUIC datagram on its best path. `None`: the path carries none.
     datagram_size: Option<usize>,
@@ -93,9 +99,6 @@ struct Flow {
     queue: Queue,
 }
 
-/// A flow without a datagram for so long gives up its place if there are too many: longer than most answers take.
-const SILENT: Duration = Duration::from_secs(2);
-
 /// How long a service is passed over that refused a flow, or whose peer cannot be reached. A client that goes on sending would open
 /// a flow with each datagram.
 pub const PASSED_OVER: Duration = Duration::from_secs(1);
@@ -112,6 +115,7 @@ impl Flows {
             clients: HashMap::new(),
             passed_over: HashMap::new(),
             peers: BTreeMap::new(),
+            in_role: [0; 2],
             all: Room { held: 0, most },
             looks: BTreeSet::new(),
             actions: VecDeque::new(),
@@ -257,7 +261,7 @@ impl Flows {
         let mut to = client.to.iter();
         let (service, id) = to.find(|to| !self.passed_over.contains_key(to))?.clone();
         self.make_room(id, now);
-        if self.is_full(id) {
+        if self.is_full(id, Role::Forward) {
             return None;
         }
         let peer = self.peer(id);
@@ -297,34 +301,23 @@ impl Flows {
     /// A newcomer takes the place of the flow that has been silent longest, as in a NAT, somewhat before the peer would refuse it.
     fn make_room(&mut self, peer: PeerId, now: Instant) {
         let most = self.settings.flows_per_peer;
-        if self.peer(peer).flows < most - most / 64 {
-            return;
-        }
-        let number = |number| FlowKey {
-            peer,
-            role: Role::Forward,
-            number,
-        };
-        let of_peer = self
-            .flows
-            .range(number(FlowNumber::FIRST)..=number(FlowNumber::LAST));
-        let silent = of_peer.min_by_key(|(_, flow)| flow.last);
-        let silent = silent.filter(|(_, flow)| now.saturating_duration_since(flow.last) >= SILENT);
-        if let Some(key) = silent.map(|(key, _)| *key) {
-            self.end(key, End::Idle);
+        if self.peer(peer).flows[Role::Forward as usize] >= most - most / 64 {
+            self.end_silent(peer, Role::Forward, now);
         }
     }
 
-    fn is_full(&mut self, peer: PeerId) -> bool {
-        let most = self.settings.flows_per_peer;
-        self.flows.len() >= self.settings.flows || self.peer(peer).flows >= most
+    fn is_full(&mut self, peer: PeerId, role: Role) -> bool {
+        let (of_peer, of_all) = (self.settings.flows_per_peer, self.settings.flows);
+        let role = role as usize;
+        self.in_role[role] >= of_all || self.peer(peer).flows[role] >= of_peer
     }
 
     fn insert(&mut self, key: FlowKey, mut flow: Flow, now: Instant) {
         flow.look = now + flow.idle;
         self.looks.insert((flow.look, key));
         self.flows.insert(key, flow);
-        self.peer(key.peer).flows += 1;
+        self.in_role[key.role as usize] += 1;
+        self.peer(key.peer).flows[key.role as usize] += 1;
     }
 
     /// Toward the peer.
@@ -403,7 +396,8 @@ impl Flows {
             .expect("peers with flows are known");
         let rooms = std::iter::from_fn(|| flow.queue.pop([&mut peer.room, &mut self.all]));
         let waiting = rooms.collect();
-        peer.flows -= 1;
+        self.in_role[key.role as usize] -= 1;
+        peer.flows[key.role as usize] -= 1;
         if let Some(client) = flow.client {
             self.clients.remove(&client.id);
         }
@@ -435,7 +429,8 @@ impl Flows {
         let most = self.settings.bytes_per_peer;
         self.peers.entry(id).or_insert_with(|| Peer {
             next: 0,
-            flows: 0,
+            flows: [0; 2],
+            in_use: [None; 2],
             room: Room { held: 0, most },
             datagram_size: None,
         })
@@ -443,7 +438,7 @@ impl Flows {
 
     /// A peer that never had a flow needs no place, unless its path is of use to the first one.
     fn forget(&mut self, id: PeerId) {
-        let idle = |peer: &Peer| peer.flows == 0 && peer.datagram_size.is_none();
+        let idle = |peer: &Peer| peer.flows == [0; 2] && peer.datagram_size.is_none();
         // The number goes on: a datagram of an earlier flow must not reach a later one.
         if self
             .peers

@@ -11,7 +11,7 @@ pub struct Settings {
     pub idle: Duration,
     /// The most flows of one peer, in each role.
     pub flows_per_peer: usize,
-    /// The most flows of all peers.
+    /// The most flows of all peers, in each role.
     pub flows: usize,
     /// What the queues of one peer may hold.
     pub bytes_per_peer: usize,

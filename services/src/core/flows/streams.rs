@@ -74,7 +74,7 @@ impl Flows {
             Some(_) => return refuse(Refusal::Malformed),
             None => {}
         }
-        if self.is_full(peer) {
+        if self.is_full(peer, Role::Service) {
             return refuse(Refusal::Busy);
         }
         let flow = Flow {
@@ -137,6 +137,8 @@ impl Flows {
     fn carried(&mut self, key: FlowKey, paused: Option<Duration>) {
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.lost = None;
+            // One that had none for longer is over, whatever the peer claims.
+            let paused = paused.map(|paused| paused.min(flow.idle));
             let left = flow.left.take();
             self.close(key, left);
             self.actions.push_back(Action::Carried(key, paused));
@@ -237,12 +239,12 @@ impl Flows {
             return;
         };
         flow.left.take_if(|left| *left == stream);
-        if flow.stream == Some(stream) {
-            flow.stream = None;
-            flow.lost = flow.lost.or(flow.accepted.then_some(now));
-            if !flow.queue.is_empty() || !flow.accepted {
-                self.want_stream(key);
-            }
+        let is_newest = flow.stream.take_if(|newest| *newest == stream).is_some();
+        // The one before carries it until the peer has accepted the next.
+        let is_lost = flow.stream.is_none() && flow.left.is_none();
+        flow.lost = flow.lost.or((flow.accepted && is_lost).then_some(now));
+        if is_newest && (!flow.queue.is_empty() || !flow.accepted) {
+            self.want_stream(key);
         }
     }
 
@@ -267,7 +269,11 @@ impl Flows {
             Frame::Datagram(payload) => self.deliver(key, payload, now),
             Frame::Accept(accept) if is_current && key.role == Role::Forward => {
                 match std::mem::replace(&mut flow.accepted, true) {
-                    false => self.actions.push_back(Action::Opened(key)),
+                    false => {
+                        let left = flow.left.take();
+                        self.close(key, left);
+                        self.actions.push_back(Action::Opened(key));
+                    }
                     true => self.carried(key, self.paused(&key, now).max(accept.paused)),
                 }
             }

@@ -107,6 +107,13 @@ impl Session {
         }
     }
 
+    /// The peer's process is `instance`. An opening without an answer may be with that one.
+    pub fn handle_peer_instance(&mut self, instance: u64, now: Instant) {
+        if self.peer_instance.is_some_and(|known| known != instance) {
+            self.handle_peer_restarted(now);
+        }
+    }
+
     /// The peer's process is another one than that of the session.
     pub fn handle_peer_restarted(&mut self, now: Instant) {
         self.end_here(End::PeerRestarted, now);
@@ -174,7 +181,11 @@ impl Session {
 
     pub(super) fn expire(&mut self, now: Instant) {
         if self.phase == Phase::Opening {
-            self.reset_as(End::NoAnswer, ResetReason::TargetTimeout, now);
+            let end = match self.attempt {
+                0 => End::NoAnswer,
+                _ => End::Unanswered,
+            };
+            self.reset_as(end, ResetReason::TargetTimeout, now);
             return;
         }
         let complete = self.outgoing.is_confirmed() && self.incoming.is_finished();

@@ -127,8 +127,10 @@ pub enum End {
     ResetByPeer(ResetReason),
     /// The peer refused to open or resume it.
     Refused(Refusal),
-    /// There was no answer to the opening.
+    /// No path was found to open it.
     NoAnswer,
+    /// The peer was reached, and did not answer in time.
+    Unanswered,
     /// It had no stream for too long.
     Expired,
     /// The peer's process is another one than before.
@@ -137,6 +139,8 @@ pub enum End {
     ExpiredAtPeer,
     /// Its path was lost, and it cannot move: it is a raw stream.
     PathLost,
+    /// This side has as many sessions as its memory admits.
+    NoMemory,
 }
 
 /// One side of a session.

@@ -135,7 +135,7 @@ impl Session {
         }
         // The opener may have noticed a loss that this side has not, or the other way round.
         let pause = self.paused(now).max(match &first {
-            Frame::Resume(resume) => resume.progress.paused,
+            Frame::Resume(resume) => self.believed(resume.progress.paused),
             _ => None,
         });
         let moved = self.take_up(&first, pause);
@@ -187,6 +187,11 @@ impl Session {
         since.map(|since| now.saturating_duration_since(since))
     }
 
+    /// A session that had no stream for longer is over.
+    fn believed(&self, paused: Option<Duration>) -> Option<Duration> {
+        paused.map(|paused| paused.min(self.linger))
+    }
+
     /// The answer to `OPEN` or `RESUME`, on the stream with `index`.
     pub(super) fn accepted(
         &mut self,
@@ -232,11 +237,11 @@ impl Session {
                 ..
             }
         );
-        let own = self
-            .paused(now)
-            .filter(|_| was_paused || accept.paused.is_some());
+        let theirs = self.believed(accept.paused);
+        let own = self.paused(now);
+        let own = own.filter(|_| was_paused || theirs.is_some());
         self.streams[index].state = State::Current;
-        self.carried_on(id, is_first, own.max(accept.paused), now);
+        self.carried_on(id, is_first, own.max(theirs), now);
         Ok(())
     }
 

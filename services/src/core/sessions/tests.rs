@@ -29,17 +29,30 @@ impl Bench {
     }
 
     fn open(&mut self, peer: PeerId, session: u8, instance: u64) -> Verdict {
+        self.open_at("db", peer, session, instance)
+    }
+
+    fn open_at(&mut self, service: &str, peer: PeerId, session: u8, instance: u64) -> Verdict {
         let open = Frame::Open(Open {
             session: SessionId([session; 16]),
             instance,
             attempt: 1,
-            service: "db".parse().unwrap(),
+            service: service.parse().unwrap(),
             carries: Carries::Bytes,
             limit: 0,
             client: None,
             linger: None,
         });
         self.table.handle_first_frame(peer, &open, self.now)
+    }
+
+    fn raw(&mut self, peer: PeerId, service: &str, session: u8) -> bool {
+        let (key, service) = (raw_key(peer, session), service.parse().unwrap());
+        self.table.handle_raw(key, &service, self.now)
+    }
+
+    fn over_raw(&mut self, peer: PeerId, session: u8) {
+        self.table.handle_over(raw_key(peer, session));
     }
 
     fn resume(&mut self, peer: PeerId, session: u8, instance: u64) -> Verdict {
@@ -56,13 +69,42 @@ impl Bench {
     }
 }
 
+fn raw_key(peer: PeerId, session: u8) -> Key {
+    Key {
+        peer,
+        role: Role::Service,
+        session: SessionId([session; 16]),
+    }
+}
+
+/// A service for every peer, and one that names `friend`.
+fn any_and(friend: PeerId) -> Access {
+    let any = Service {
+        name: "dns".parse().unwrap(),
+        allow: Allow::Any,
+        target: "tcp://127.0.0.1:1".parse().unwrap(),
+        identity: Identity::None,
+        protocol: None,
+        source: Source::Any,
+        udp_idle: Duration::ZERO,
+    };
+    let named = Service {
+        name: "db".parse().unwrap(),
+        allow: Allow::Peers([friend].into()),
+        ..any.clone()
+    };
+    Access::new(&[any, named])
+}
+
 fn refusal(verdict: Verdict) -> Refusal {
     match verdict {
         Verdict::Answer(Frame::Refuse(Refuse {
             instance: 7,
             refusal,
         })) => refusal,
-        Verdict::New(..) | Verdict::Attach(_) | Verdict::Answer(_) => panic!("no refusal"),
+        Verdict::New(..) | Verdict::Attach(_) | Verdict::Answer(_) | Verdict::Later(_) => {
+            panic!("no refusal")
+        }
     }
 }
 
@@ -116,7 +158,7 @@ fn another_process_of_the_peer_ends_the_sessions_of_the_earlier_one_and_that_one
     bench.open(friend, 1, 5);
     assert_eq!(refusal(bench.resume(friend, 1, 6)), Refusal::UnknownSession);
     let ended: Vec<_> = std::iter::from_fn(|| bench.table.poll_action()).collect();
-    let [Action::PeerRestarted(key)] = ended[..] else {
+    let [Action::PeerIs(key, 6)] = ended[..] else {
         panic!("{ended:?}")
     };
     bench.table.handle_over(key);
@@ -132,7 +174,7 @@ fn another_process_of_the_peer_ends_the_sessions_of_the_earlier_one_and_that_one
     );
     assert!(matches!(
         bench.table.poll_action(),
-        Some(Action::PeerRestarted(_))
+        Some(Action::PeerIs(_, 8))
     ));
 }
 
@@ -205,6 +247,30 @@ fn sessions_beyond_the_memory_are_refused() {
 }
 
 #[test]
+fn strangers_leave_half_of_the_memory_to_others_however_many_ids_they_have() {
+    let mut bench = Bench::new(Limits::default());
+    let friend = bench.friend;
+    bench.table.handle_access(any_and(friend));
+    let mut shares = Vec::new();
+    for session in 0..64 {
+        match bench.open_at("dns", PeerId::random(), session, 1) {
+            Verdict::New(_, share) => shares.push(share),
+            other => panic!("{session}: {other:?}"),
+        }
+    }
+    let stranger = PeerId::random();
+    let refused = bench.open_at("dns", stranger, 64, 1);
+    assert_eq!(refusal(refused), Refusal::Busy);
+    assert!(matches!(
+        bench.open_at("dns", friend, 1, 1),
+        Verdict::New(..)
+    ));
+    shares.pop();
+    let admitted = bench.open_at("dns", stranger, 64, 1);
+    assert!(matches!(admitted, Verdict::New(..)));
+}
+
+#[test]
 fn a_peer_that_is_removed_loses_its_sessions_at_once() {
     let mut bench = Bench::new(Limits::default());
     let friend = bench.friend;
@@ -267,15 +333,19 @@ fn raw_streams_are_bounded_in_number_and_in_opens_a_second_and_resumes_in_the_la
         },
         ..Limits::default()
     });
-    let (friend, db) = (bench.friend, "db".parse().unwrap());
-    let raw = |bench: &mut Bench, open| bench.table.handle_raw(friend, &db, open, bench.now);
-    assert!(!raw(&mut bench, 3), "as many as may be");
+    let friend = bench.friend;
     assert!(matches!(bench.open(friend, 1, 1), Verdict::New(..)));
-    assert!((0..4).all(|open| open == 3 || raw(&mut bench, open)));
+    let admitted = [2, 3, 4].map(|number| bench.raw(friend, "db", number));
+    assert_eq!(admitted, [true, true, false], "as many as may be");
+    bench.over_raw(friend, 2);
+    assert!(bench.raw(friend, "db", 4));
     assert!(matches!(bench.resume(friend, 1, 1), Verdict::Attach(_)));
-    assert!(!raw(&mut bench, 0), "too many lately");
+    bench.over_raw(friend, 3);
+    assert!(!bench.raw(friend, "db", 5), "too many lately");
     // A session is not lost: its opener asks again.
-    assert_eq!(refusal(bench.resume(friend, 1, 1)), Refusal::Stale);
+    assert!(matches!(bench.resume(friend, 1, 1), Verdict::Later(_)));
+    assert!(matches!(bench.open(friend, 1, 1), Verdict::Later(_)));
+    assert_eq!(refusal(bench.open(friend, 2, 1)), Refusal::Busy);
     bench.now += Duration::from_secs(1);
     assert!(matches!(bench.resume(friend, 1, 1), Verdict::Attach(_)));
 }
@@ -283,46 +353,28 @@ fn raw_streams_are_bounded_in_number_and_in_opens_a_second_and_resumes_in_the_la
 #[test]
 fn a_peer_that_no_service_names_is_refused_before_its_connection_has_no_stream_left() {
     let limits = Limits {
-        unnamed: 2,
+        unnamed: 3,
         ..Limits::default()
     };
     let mut bench = Bench::new(limits);
-    let (friend, stranger, db) = (bench.friend, PeerId::random(), "db".parse().unwrap());
-    let any = Service {
-        name: "dns".parse().unwrap(),
-        allow: Allow::Any,
-        target: "tcp://127.0.0.1:1".parse().unwrap(),
-        identity: Identity::None,
-        protocol: None,
-        source: Source::Any,
-        udp_idle: Duration::ZERO,
+    let (friend, stranger) = (bench.friend, PeerId::random());
+    bench.table.handle_access(any_and(friend));
+    // Whatever they are, and of which services.
+    let mut fill = |peer| {
+        let raw = [("dns", 1), ("db", 2), ("dns", 3)];
+        let raw = raw.map(|(service, number)| bench.raw(peer, service, number));
+        let opened = [11, 12]
+            .map(|session| matches!(bench.open_at("dns", peer, session, 1), Verdict::New(..)));
+        bench.over_raw(peer, 2);
+        (
+            raw,
+            opened,
+            matches!(bench.open_at("dns", peer, 13, 1), Verdict::New(..)),
+            bench.raw(peer, "db", 4),
+        )
     };
-    let named = Service {
-        name: "db".parse().unwrap(),
-        allow: Allow::Peers([friend].into()),
-        ..any.clone()
-    };
-    bench.table.handle_access(Access::new(&[any, named]));
-    let open = |bench: &mut Bench, peer, session| {
-        let open = Frame::Open(Open {
-            session: SessionId([session; 16]),
-            instance: 1,
-            attempt: 1,
-            service: "dns".parse().unwrap(),
-            carries: Carries::Bytes,
-            limit: 0,
-            client: None,
-            linger: None,
-        });
-        bench.table.handle_first_frame(peer, &open, bench.now)
-    };
-    for peer in [friend, stranger] {
-        for session in 1..=2 {
-            assert!(matches!(open(&mut bench, peer, session), Verdict::New(..)));
-        }
-    }
-    assert!(matches!(open(&mut bench, friend, 3), Verdict::New(..)));
-    assert_eq!(refusal(open(&mut bench, stranger, 3)), Refusal::Busy);
-    assert!(!bench.table.handle_raw(stranger, &db, 0, bench.now));
-    assert!(bench.table.handle_raw(friend, &db, 0, bench.now));
+    assert_eq!(fill(friend), ([true; 3], [true; 2], true, true));
+    assert_eq!(fill(stranger), ([true; 3], [false; 2], true, false));
+    let crowded = [friend, stranger].map(|peer| bench.table.is_crowded(&peer));
+    assert_eq!(crowded, [false, true]);
 }

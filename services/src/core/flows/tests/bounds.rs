@@ -1,6 +1,19 @@
 //! Flows, queues and idle times have bounds, and end with whom they are for.
 
-use super::*;
+use super::{silent::SILENT, *};
+
+fn open(number: u32) -> Open {
+    Open {
+        session: SessionId([number as u8; 16]),
+        instance: 1,
+        attempt: 1,
+        service: "dns".parse().unwrap(),
+        carries: crate::wire::Carries::Datagrams(FlowNumber::new(number).unwrap()),
+        limit: 0,
+        client: None,
+        linger: None,
+    }
+}
 
 #[test]
 fn flows_are_bounded_for_each_peer_and_for_all() {
@@ -19,16 +32,6 @@ fn flows_are_bounded_for_each_peer_and_for_all() {
         (3, 7)
     );
     // A hostile caller: the service has its own bounds.
-    let open = |number: u32| Open {
-        session: SessionId([number as u8; 16]),
-        instance: 1,
-        attempt: 1,
-        service: "dns".parse().unwrap(),
-        carries: crate::wire::Carries::Datagrams(FlowNumber::new(number).unwrap()),
-        limit: 0,
-        client: None,
-        linger: None,
-    };
     let mut service = Flows::new(1, settings);
     let (a, b) = (PeerId::random(), PeerId::random());
     let mut opened = |peer, number| {
@@ -43,6 +46,30 @@ fn flows_are_bounded_for_each_peer_and_for_all() {
         [1, 2, 3].map(|number| opened(b, number)),
         [true, true, false]
     );
+}
+
+#[test]
+fn a_peer_that_opens_flows_here_takes_no_place_of_the_flows_to_it() {
+    let mut pair = Pair::new(&Settings {
+        flows_per_peer: 3,
+        flows: 3,
+        ..Settings::default()
+    });
+    pair.client(1, b"a");
+    pair.run();
+    pair.now += 2 * SILENT;
+    let (peer, now) = (pair.peers[1], pair.now);
+    let opened = (1..=4).filter(|number| {
+        let (open, id) = (open(*number), StreamId(100 + u64::from(*number)));
+        let flows = &mut pair.flows[0];
+        flows.handle_open(peer, &open, SECOND, id, now).is_ok()
+    });
+    assert_eq!(opened.count(), 3);
+    pair.client(2, b"b");
+    pair.client(3, b"c");
+    assert_eq!(pair.flows[0].dropped().refused, 0);
+    assert_eq!(pair.ended[0], [], "no flow of a client gives up its place");
+    assert!((1..=3).all(|port| pair.flows[0].knows(&client(port))));
 }
 
 #[test]
@@ -155,4 +182,26 @@ fn a_newcomer_takes_the_place_of_the_flow_that_was_silent_longest() {
     pair.run();
     assert!(!pair.flows[0].knows(&client(5)));
     assert_eq!(pair.flows[0].dropped().refused, 1);
+}
+
+#[test]
+fn a_silent_flow_at_a_service_gives_up_its_place_if_its_peer_has_almost_as_many_as_it_may() {
+    let mut pair = Pair::new(&Settings::default());
+    for port in 1..=3 {
+        pair.client(port, b"a");
+    }
+    pair.run();
+    pair.now += 2 * SILENT;
+    pair.client(2, b"b");
+    pair.run();
+    for left in [2, 1, 1] {
+        pair.flows[1].handle_crowded(pair.peers[0], pair.now);
+        pair.run();
+        assert_eq!(pair.flows[1].len(), left);
+    }
+    assert!(pair.flows[0].knows(&client(2)), "it is in use");
+    // The others may have flows again, and are none the worse for it.
+    pair.client(1, b"c");
+    pair.run();
+    assert_eq!((pair.flows[1].len(), pair.delivered[1].len()), (2, 5));
 }

@@ -88,3 +88,23 @@ fn a_resume_with_offsets_that_cannot_be_is_a_violation() {
         assert!(session.violation().is_some());
     }
 }
+
+#[test]
+fn a_pause_that_a_peer_claims_is_no_longer_than_a_session_lingers() {
+    let mut pair = Pair::opened();
+    let resume = Resume {
+        session: SessionId([7; 16]),
+        instance: 1,
+        attempt: 9,
+        progress: Accept {
+            paused: Some(Duration::MAX),
+            ..Accept::default()
+        },
+    };
+    let (now, id) = (pair.now, StreamId(99));
+    let session = pair.side(1).unwrap();
+    session.handle_attach(id, Frame::Resume(resume), now);
+    let event = session.poll_event();
+    let pause = crate::config::LINGER;
+    assert_eq!(event, Some(Event::Resumed { to: id, pause }));
+}
