@@ -45,7 +45,7 @@ pub(crate) struct Ports {
 }
 
 /// Ports that are tried in place of a silent punch port, of each transport and family, whatever is dialed.
-const ALTERNATIVES: Measure = Measure {
+pub(crate) const ALTERNATIVES: Measure = Measure {
     burst: 8,
     period: Duration::from_secs(20),
 };

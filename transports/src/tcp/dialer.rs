@@ -18,14 +18,14 @@ use libp2p::{
     },
     tcp,
 };
-use p2pnode_protocol::{Family, Transport};
+use p2pnode_protocol::{Family, Transport, bucket::Bucket};
 
 use super::{
     accepted::Accepted,
     auth::{self, Offer, Upgrade},
     dial::Dial,
     memory::Memory,
-    moves::{Move, Moves},
+    moves::{Moves, Proposal, Proposed},
     pending_syn::PendingSyn,
     stream::Stream,
 };
@@ -34,7 +34,7 @@ use crate::net::{
     arrivals::{Arrivals, BATCH},
     connection::Event,
     error::Error,
-    ports::{OpenError, PunchClaim},
+    ports::{ALTERNATIVES, OpenError, PunchClaim},
     punches::{Inbound, Origin, Returned},
     shared::Shared,
     sock_diag, socket,
@@ -49,7 +49,9 @@ pub(crate) struct Dialer {
     upgrade: Upgrade,
     memory: Arc<Memory>,
     pending_syn: Arc<PendingSyn>,
-    moves: (Moves, mpsc::UnboundedReceiver<Move>),
+    moves: (Moves, mpsc::UnboundedReceiver<Proposed>),
+    /// What is left of [`ALTERNATIVES`], for moves.
+    left: BTreeMap<Family, Bucket>,
     shared: Shared,
 }
 
@@ -71,6 +73,7 @@ impl Dialer {
             memory: Arc::default(),
             pending_syn: Arc::default(),
             moves: Moves::new(),
+            left: BTreeMap::new(),
             shared,
         }
     }
@@ -114,19 +117,27 @@ impl Dialer {
     }
 
     /// Moves the punch port to a port that was answered in its place, unless a connection has it: the other side of that one, and peers that
-    /// know its mapping, rely on it.
-    fn follow(&mut self, to: Move) {
-        let Move { family, port, lock } = to;
+    /// know its mapping, rely on it. Any remote can hold an earlier connection open, so there is a budget.
+    fn follow(&mut self, to: Proposal) {
+        let (family, now) = (to.family(), Instant::now());
+        let Proposal {
+            port,
+            lock,
+            remote,
+            why,
+        } = to;
         let Some(earlier) = self.sockets.get(&family) else {
             return;
         };
         let (id, from) = (earlier.id, earlier.claim.port());
-        if sock_diag::is_connected(from, family) {
+        let left = self.left.entry(family);
+        let left = left.or_insert_with(|| Bucket::full(ALTERNATIVES, now));
+        if sock_diag::is_connected(from, family) || !left.admits(ALTERNATIVES, now) {
             return;
         }
         match listen(&mut self.listeners, family, port) {
             Ok(listener) => {
-                tracing::info!(%family, from, to = port, "the tcp punch port moves: it is not answered, and no connection has it");
+                tracing::info!(%family, from, to = port, %remote, "the tcp punch port moves: {}, and no connection has it", why.text());
                 let claim = self.shared.ports.move_punch(Transport::Tcp, family, port);
                 let moved = PunchSocket {
                     id: listener,
@@ -165,7 +176,7 @@ impl Dialer {
     /// Only [`TransportEvent::Incoming`] comes out: the addresses of punch sockets are nobody's listen addresses.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         // There is a sender here, so it never ends.
-        while let Poll::Ready(Some(to)) = self.moves.1.poll_next_unpin(cx) {
+        while let Poll::Ready(Some((to, _decided))) = self.moves.1.poll_next_unpin(cx) {
             self.follow(to);
         }
         if let Poll::Ready(returned) = self.shared.punches.poll_returned(cx) {
