@@ -58,6 +58,8 @@ struct Inner {
     /// What is left of [`ALTERNATIVES`].
     alternatives: BTreeMap<(Transport, Family), Bucket>,
     exhausted: BTreeMap<(Transport, Family), (Instant, Exhausted)>,
+    /// What locks the number of a TCP punch port that the punch port of QUIC has left.
+    locks: BTreeMap<Family, (u16, UdpSocket)>,
 }
 
 /// Why a socket could not be opened. `socket` is its transport: TCP takes a UDP socket as a lock as well.
@@ -90,6 +92,7 @@ impl Ports {
             tried: BTreeMap::new(),
             alternatives: BTreeMap::new(),
             exhausted: BTreeMap::new(),
+            locks: BTreeMap::new(),
         };
         Arc::new(Self {
             range,
@@ -261,6 +264,14 @@ impl Ports {
             claim,
             transport,
             family,
+        }
+    }
+
+    /// Keeps the UDP socket of a punch port that QUIC leaves, as long as TCP punches from the number: it is the lock on it.
+    pub(crate) fn keep_lock(&self, family: Family, port: u16, lock: UdpSocket) {
+        let mut inner = self.lock();
+        if inner.punch.get(&(Transport::Tcp, family)) == Some(&port) {
+            inner.locks.insert(family, (port, lock));
         }
     }
 
@@ -449,11 +460,15 @@ impl PunchClaim {
 
 impl Drop for PunchClaim {
     fn drop(&mut self) {
-        let of = (self.transport, self.family);
-        let punch = &mut self.claim.ports.lock().punch;
+        let (of, port) = ((self.transport, self.family), self.claim.port);
+        let mut inner = self.claim.ports.lock();
         // Unless it has moved.
-        if punch.get(&of) == Some(&self.claim.port) {
-            punch.remove(&of);
+        if inner.punch.get(&of) == Some(&port) {
+            inner.punch.remove(&of);
+        }
+        let lock = inner.locks.get(&self.family);
+        if self.transport == Transport::Tcp && lock.is_some_and(|(locked, _)| *locked == port) {
+            inner.locks.remove(&self.family);
         }
     }
 }

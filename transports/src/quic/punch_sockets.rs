@@ -25,7 +25,7 @@ use super::{
 use crate::net::{
     connection::Connection,
     error::Error,
-    ports::{Lease, OpenError, PunchClaim},
+    ports::{Lease, OpenError, Ports, PunchClaim},
     shared::Shared,
     silence, socket,
     stun_socket::StunHandler,
@@ -53,6 +53,16 @@ pub(super) struct PunchSocket {
     pub(super) id: ListenerId,
     pub(super) socket: Socket,
     _claim: PunchClaim,
+}
+
+impl PunchSocket {
+    /// TCP may punch from the number, and relies on this socket as the lock on it.
+    fn keep_lock(&self, family: Family, ports: &Ports) {
+        match self.socket.raw().try_clone() {
+            Ok(lock) => ports.keep_lock(family, self.socket.local().port(), lock),
+            Err(error) => tracing::debug!(%error, "the number of the tcp punch port has no lock"),
+        }
+    }
 }
 
 impl PunchSockets {
@@ -196,6 +206,9 @@ impl PunchSockets {
             self.shared.ports.punch_port(Transport::Quic, family),
             lease.port(),
         );
+        if let Some(earlier) = now {
+            earlier.keep_lock(family, &self.shared.ports);
+        }
         tracing::warn!(%family, from, to, "a firewall on the way may drop a part of the port range: the quic punch port got no answer and moves; `p2pnode netcheck` names the ports that get through");
         socket.announce();
         let claim = self.shared.ports.move_punch(Transport::Quic, family, to);

@@ -14,7 +14,6 @@ use crate::{
     net::{
         budget::{Budgets, Class},
         kin::Kin,
-        ports::Ports,
     },
     quic::{
         congestion::Congestion,
@@ -132,6 +131,8 @@ async fn a_punch_port_that_gets_a_connection_while_another_port_is_answered_stay
 #[tokio::test]
 async fn a_dial_that_is_answered_at_the_port_that_was_left_comes_to_the_punch_port() {
     let (sockets, before) = sockets("23150-23199");
+    let ports = &sockets.shared.ports;
+    let tcp = ports.open(Transport::Tcp, Family::Ip4, |_| Ok(())).unwrap();
     let moved = Arc::new(AtomicU16::new(0));
     let now = Arc::clone(&moved);
     let late = remote(move |port, _| {
@@ -148,4 +149,7 @@ async fn a_dial_that_is_answered_at_the_port_that_was_left_comes_to_the_punch_po
     assert_eq!(from, port);
     assert!(sockets.open()[&Family::Ip4].socket.serves());
     drop(connection);
+    // TCP still has the number, and its lock.
+    assert_eq!(tcp.0.port(), before);
+    assert!(socket::lock(Family::Ip4, before).is_err());
 }
