@@ -31,10 +31,11 @@ use super::{
 };
 use crate::net::{
     addr::{to_multiaddr, to_socket_addr},
+    alternatives::ALTERNATIVES,
     arrivals::{Arrivals, BATCH},
     connection::Event,
     error::Error,
-    ports::{ALTERNATIVES, OpenError, PunchClaim},
+    ports::{OpenError, PunchClaim},
     punches::{Inbound, Origin, Returned},
     shared::Shared,
     sock_diag, socket,
