@@ -165,6 +165,8 @@ async fn from_another_port() -> Result<()> {
         leg.port() == now && now != port,
         "from {port} to {now}, and the relay is reached from {leg}"
     );
+    let log = b_node.process.log();
+    ensure!(!log.contains("punch socket closed"), "{log}");
     // A punches from the number that is closed at B, as one pair of peers in 51 does.
     let mut args = NodeArgs::new(&relay, &a.host, &over);
     args.range = port..=port;

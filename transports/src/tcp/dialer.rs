@@ -224,8 +224,7 @@ impl Dialer {
                     listener_id,
                     reason,
                 } => {
-                    tracing::warn!(?reason, "tcp punch socket closed");
-                    self.sockets.retain(|_, socket| socket.id != listener_id);
+                    self.forget(listener_id, reason);
                 }
                 TransportEvent::ListenerError { error, .. } => {
                     tracing::debug!(%error, "tcp punch socket")
@@ -239,6 +238,16 @@ impl Dialer {
         match self.arrivals.pop() {
             Some(inbound) => Poll::Ready(self.incoming(Returned::Stream(inbound))),
             None => Poll::Pending,
+        }
+    }
+
+    /// A listener has ended: of its own, or because the punch port has moved, which is no fault.
+    fn forget(&mut self, listener: ListenerId, reason: io::Result<()>) {
+        let ended = self
+            .sockets
+            .extract_if(.., |_, socket| socket.id == listener);
+        for (family, _) in ended {
+            tracing::warn!(%family, ?reason, "tcp punch socket closed");
         }
     }
 
