@@ -24,9 +24,7 @@ pub enum Traffic {
     To(IpAddr),
     /// The first SYNs of TCP connections to this address, before the NAT sees them; all else passes.
     SynTo(IpAddr),
-    /// What leaves from this TCP port, before the NAT sees it.
-    TcpFrom(u16),
-    /// What leaves the site from these ports, first and last.
+    /// What leaves the site from these ports, first and last, before the NAT sees it. What comes from outside from them passes.
     From(u16, u16),
     /// All that passes the router's outside.
     Outside,
@@ -48,9 +46,6 @@ impl Traffic {
             }
             Self::Dns => return [String::new(), rule("udp dport 53 drop".to_owned())],
             Self::DnsRefused => return [String::new(), rule("udp dport 53 reject".to_owned())],
-            Self::TcpFrom(port) => {
-                return [rule(format!("tcp sport {port} drop")), String::new()];
-            }
             Self::From(first, last) => {
                 let ports = format!("meta l4proto {{ tcp, udp }} th sport {first}-{last}");
                 return [
@@ -70,7 +65,6 @@ impl Traffic {
             Self::To(_) => [String::new(), to],
             Self::With(_)
             | Self::Udp(_)
-            | Self::TcpFrom(_)
             | Self::From(..)
             | Self::Outside
             | Self::Dns

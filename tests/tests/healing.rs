@@ -97,7 +97,7 @@ async fn rests() -> Result<()> {
     relay.process.kill().await?;
     let lost = node.process.event_after(seen, "reservation_lost", PATIENCE);
     lost.await?;
-    site.cut(&[Traffic::TcpFrom(port)])?;
+    site.cut(&[Traffic::From(port, port)])?;
     relay.restart().await?;
     node.process.event_after(seen, "reserved", PATIENCE).await?;
     let rests = node.process.event_after(seen, "port_rests", PATIENCE);

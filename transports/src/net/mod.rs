@@ -2,6 +2,7 @@
 //! errors.
 
 pub(crate) mod addr;
+pub(crate) mod alternatives;
 pub(crate) mod arrivals;
 pub(crate) mod budget;
 pub(crate) mod closed;

@@ -33,6 +33,10 @@ enum State {
 }
 
 impl PortPool {
+    pub(crate) const fn range(&self) -> PortRange {
+        self.range
+    }
+
     /// All ports free. `seed` decides which is first.
     pub(crate) fn new(range: PortRange, seed: &[u8]) -> Self {
         let offset = (fnv1a(seed) % range.len() as u64) as usize;
@@ -58,15 +62,30 @@ impl PortPool {
     /// # Errors
     ///
     /// As [`claim_beside`](Self::claim_beside).
-    pub(crate) fn claim_far(&mut self, silent: &[u16], now: Instant) -> Result<u16, Exhausted> {
+    pub(crate) fn claim_far(
+        &mut self,
+        mut silent: Vec<u16>,
+        now: Instant,
+    ) -> Result<u16, Exhausted> {
+        silent.sort_unstable();
         let len = self.range.len();
-        let around = |port: u16, other: &u16| {
-            let straight = usize::from(port.abs_diff(*other));
-            straight.min(len.saturating_sub(straight))
+        // Around the range, the nearest one is the next below or above, or the last or first of all.
+        let nearest = |port: u16| {
+            let above = silent.partition_point(|other| *other < port);
+            let neighbours = [above.checked_sub(1), Some(above)];
+            let around = [silent.first(), silent.last()];
+            let near = neighbours
+                .map(|at| silent.get(at?))
+                .into_iter()
+                .chain(around)
+                .flatten();
+            let away = near.map(|other| {
+                let straight = usize::from(port.abs_diff(*other));
+                straight.min(len.saturating_sub(straight))
+            });
+            away.min()
         };
-        self.claim_first(now, |port| {
-            Reverse(silent.iter().map(|other| around(port, other)).min())
-        })
+        self.claim_first(now, |port| Reverse(nearest(port)))
     }
 
     /// Claims the free port with the least key, the first of several.

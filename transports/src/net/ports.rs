@@ -1,9 +1,6 @@
 //! The ports of a running node: the pool, the punch ports, and the claims that sockets hold on them.
 
-use p2pnode_protocol::{
-    Family, Transport,
-    bucket::{Bucket, Measure},
-};
+use p2pnode_protocol::{Family, Transport};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -13,6 +10,7 @@ use std::{
 };
 
 use crate::net::{
+    alternatives::Alternatives,
     files::explained,
     holder::{self, HeldBy, Holder},
     pool::{Exhausted, PoolCounts, PortPool},
@@ -44,20 +42,13 @@ pub(crate) struct Ports {
     inner: Mutex<Inner>,
 }
 
-/// Ports that are tried in place of a silent punch port, of each transport and family, whatever is dialed.
-const ALTERNATIVES: Measure = Measure {
-    burst: 8,
-    period: Duration::from_secs(20),
-};
-
 struct Inner {
     pool: PortPool,
     punch: BTreeMap<(Transport, Family), u16>,
-    /// Ports of a dial that were tried in place of a silent punch port, since one was answered.
-    tried: BTreeMap<(Transport, Family), Vec<u16>>,
-    /// What is left of [`ALTERNATIVES`].
-    alternatives: BTreeMap<(Transport, Family), Bucket>,
+    alternatives: BTreeMap<(Transport, Family), Alternatives>,
     exhausted: BTreeMap<(Transport, Family), (Instant, Exhausted)>,
+    /// What locks the number of a TCP punch port that the punch port of QUIC has left.
+    locks: BTreeMap<Family, (u16, UdpSocket)>,
 }
 
 /// Why a socket could not be opened. `socket` is its transport: TCP takes a UDP socket as a lock as well.
@@ -87,9 +78,9 @@ impl Ports {
         let inner = Inner {
             pool: PortPool::new(range, seed),
             punch: BTreeMap::new(),
-            tried: BTreeMap::new(),
             alternatives: BTreeMap::new(),
             exhausted: BTreeMap::new(),
+            locks: BTreeMap::new(),
         };
         Arc::new(Self {
             range,
@@ -209,7 +200,7 @@ impl Ports {
         held: &[u16],
         family: Family,
     ) -> Result<Lease, Exhausted> {
-        match self.lock_free_port(family, |pool, now| pool.claim_beside(held, now)) {
+        match self.lock_free_port(family, |inner, now| inner.pool.claim_beside(held, now).ok()) {
             Ok((claim, lock)) => Ok(Lease { claim, lock }),
             Err(failed) => Err(self.exhaust(Transport::Tcp, family, failed)),
         }
@@ -222,30 +213,26 @@ impl Ports {
         transport: Transport,
         family: Family,
     ) -> Option<Lease> {
-        let (of, now) = ((transport, family), Instant::now());
+        let of = (transport, family);
+        let locked = self.lock_free_port(family, |inner, now| {
+            let punch = inner.punch.get(&of).copied();
+            let others = inner.alternatives.entry(of);
+            let others = others.or_insert_with(|| Alternatives::new(now));
+            others.claim(punch, &mut inner.pool, now)
+        });
+        let (claim, lock) = locked.ok()?;
         let mut inner = self.lock();
-        let full = || Bucket::full(ALTERNATIVES, now);
-        let left = inner.alternatives.entry(of).or_insert_with(full);
-        if !left.admits(ALTERNATIVES, now) {
-            return None;
-        }
-        let mut tried = inner.tried.remove(&of).unwrap_or_default();
+        let others = inner.alternatives.get_mut(&of)?;
+        let is_tried = others.is_tried(Instant::now());
         drop(inner);
-        let silent: Vec<_> = self.punch_port(transport, family).into_iter().collect();
-        if tried.len() + silent.len() >= self.range.len() {
-            tried.clear();
-        }
-        let silent = [silent, tried.clone()].concat();
-        let locked = self.lock_free_port(family, |pool, now| pool.claim_far(&silent, now));
-        let lease = locked.ok().map(|(claim, lock)| Lease { claim, lock });
-        tried.extend(lease.as_ref().map(Lease::port));
-        self.lock().tried.insert(of, tried);
-        lease
+        is_tried.then_some(Lease { claim, lock })
     }
 
     /// A dial of this transport and family was answered.
     pub(crate) fn answered(&self, transport: Transport, family: Family) {
-        self.lock().tried.remove(&(transport, family));
+        if let Some(others) = self.lock().alternatives.get_mut(&(transport, family)) {
+            others.answered();
+        }
     }
 
     /// Makes the port of a lease the punch port. The claim of the earlier one is of no meaning from then on.
@@ -264,13 +251,21 @@ impl Ports {
         }
     }
 
+    /// Keeps the UDP socket of a punch port that QUIC leaves, as long as TCP punches from the number: it is the lock on it.
+    pub(crate) fn keep_lock(&self, family: Family, port: u16, lock: UdpSocket) {
+        let mut inner = self.lock();
+        if inner.punch.get(&(Transport::Tcp, family)) == Some(&port) {
+            inner.locks.insert(family, (port, lock));
+        }
+    }
+
     /// A UDP socket on a port of the range, for another protocol. If there is none, no transport lacks a port, so that is not
     /// noted.
     pub(crate) fn claim_udp(
         self: &Arc<Self>,
         family: Family,
     ) -> Result<(Claim, UdpSocket), Exhausted> {
-        self.lock_free_port(family, |pool, now| pool.claim_beside(&[], now))
+        self.lock_free_port(family, |inner, now| inner.pool.claim_beside(&[], now).ok())
             .map_err(|_| Exhausted {
                 range: self.range,
                 holders: Vec::new(),
@@ -308,12 +303,12 @@ impl Ports {
     fn lock_free_port(
         self: &Arc<Self>,
         family: Family,
-        claim: impl Fn(&mut PortPool, Instant) -> Result<u16, Exhausted>,
+        claim: impl Fn(&mut Inner, Instant) -> Option<u16>,
     ) -> Result<(Claim, UdpSocket), Vec<Failed>> {
         let mut failed = Vec::new();
         loop {
             let now = Instant::now();
-            let Ok(port) = claim(&mut self.lock().pool, now) else {
+            let Some(port) = claim(&mut self.lock(), now) else {
                 return Err(failed);
             };
             let mut claim = Claim {
@@ -449,11 +444,15 @@ impl PunchClaim {
 
 impl Drop for PunchClaim {
     fn drop(&mut self) {
-        let of = (self.transport, self.family);
-        let punch = &mut self.claim.ports.lock().punch;
+        let (of, port) = ((self.transport, self.family), self.claim.port);
+        let mut inner = self.claim.ports.lock();
         // Unless it has moved.
-        if punch.get(&of) == Some(&self.claim.port) {
-            punch.remove(&of);
+        if inner.punch.get(&of) == Some(&port) {
+            inner.punch.remove(&of);
+        }
+        let lock = inner.locks.get(&self.family);
+        if self.transport == Transport::Tcp && lock.is_some_and(|(locked, _)| *locked == port) {
+            inner.locks.remove(&self.family);
         }
     }
 }

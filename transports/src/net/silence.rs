@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// How long the first port has for its answer once another one was answered: four times what that took, within these.
 const SHORT: Duration = Duration::from_millis(250);
-const LONG: Duration = Duration::from_secs(1);
+pub(crate) const LONG: Duration = Duration::from_secs(1);
 
 /// Dials by `first`, and for each `gap` without an answer by one of the `others` too, if there is one: at most so many. Returns the
 /// connection, and what `others` gave with it if the first stays silent.

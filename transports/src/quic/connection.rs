@@ -42,10 +42,17 @@ pub(super) struct Connection {
     outbound: Option<Opening>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
     _datagrams: Option<Carrying>,
+    /// Its socket counts these.
+    _serving: Option<Arc<()>>,
 }
 
 impl Connection {
-    pub(super) fn new(inner: quinn::Connection, peer: PeerId, settings: &Settings) -> Self {
+    pub(super) fn new(
+        inner: quinn::Connection,
+        peer: PeerId,
+        settings: &Settings,
+        serving: Option<Arc<()>>,
+    ) -> Self {
         let ip = canonical(inner.remote_address()).ip();
         let flight = tolerance::flight(&inner);
         if let Some(window) = settings.budgets.congestion_window(&peer, ip)
@@ -72,6 +79,7 @@ impl Connection {
             outbound: None,
             closed: None,
             _datagrams: datagrams,
+            _serving: serving,
         }
     }
 

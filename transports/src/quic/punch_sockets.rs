@@ -15,6 +15,7 @@ use futures::{
 };
 use libp2p::core::transport::ListenerId;
 use p2pnode_protocol::{Family, Transport};
+use tokio::time::timeout;
 
 use super::{
     failure::Failure,
@@ -24,7 +25,7 @@ use super::{
 use crate::net::{
     connection::Connection,
     error::Error,
-    ports::{Lease, OpenError, PunchClaim},
+    ports::{Lease, OpenError, Ports, PunchClaim},
     shared::Shared,
     silence, socket,
     stun_socket::StunHandler,
@@ -54,6 +55,16 @@ pub(super) struct PunchSocket {
     _claim: PunchClaim,
 }
 
+impl PunchSocket {
+    /// TCP may punch from the number, and relies on this socket as the lock on it.
+    fn keep_lock(&self, family: Family, ports: &Ports) {
+        match self.socket.raw().try_clone() {
+            Ok(lock) => ports.keep_lock(family, self.socket.local().port(), lock),
+            Err(error) => tracing::debug!(%error, "the number of the tcp punch port has no lock"),
+        }
+    }
+}
+
 impl PunchSockets {
     pub(super) fn new(settings: Arc<Settings>, shared: Shared) -> Arc<Self> {
         Arc::new(Self {
@@ -81,11 +92,17 @@ impl PunchSockets {
             })
         })?;
         tracing::debug!(port = claim.port(), %family, "quic punch socket opened");
-        self.insert(family, socket, claim);
+        self.insert(&mut self.open(), family, socket, claim);
         Ok(())
     }
 
-    fn insert(&self, family: Family, socket: Socket, claim: PunchClaim) {
+    fn insert(
+        &self,
+        open: &mut BTreeMap<Family, PunchSocket>,
+        family: Family,
+        socket: Socket,
+        claim: PunchClaim,
+    ) {
         let identifying = &self.shared.identifying;
         identifying.quic().insert(family, socket.identify());
         let opened = PunchSocket {
@@ -93,7 +110,7 @@ impl PunchSockets {
             socket,
             _claim: claim,
         };
-        self.open().insert(family, opened);
+        open.insert(family, opened);
     }
 
     /// Dials as an ordinary client. If the socket serves nobody and stays silent, others of the range dial as well, and the first that is
@@ -110,16 +127,30 @@ impl PunchSockets {
         let most = ports.range().len().ilog2();
         let (connected, other) = silence::dial(SILENT, most, first, others).await?;
         ports.answered(Transport::Quic, family);
-        match other {
-            Some(_) if self.open().get(&family).map(|punch| punch.id) != before => {
-                // It has moved for another dial.
-                self.dial_from_punch(remote).await
-            }
-            Some((socket, lease)) => {
-                self.move_to(family, socket, &lease);
-                Ok(connected)
-            }
-            None => Ok(connected),
+        let Some((socket, lease)) = other else {
+            return Ok(self.at_punch_port(before, remote, connected).await);
+        };
+        if self.follow(family, before, socket, &lease) {
+            return Ok(connected);
+        }
+        drop(connected);
+        self.dial_from_punch(remote).await
+    }
+
+    /// The connection; or one from where the punch port has moved to while it was dialed, if that is answered.
+    async fn at_punch_port(
+        &self,
+        before: Option<ListenerId>,
+        remote: SocketAddr,
+        connected: (Connection, u16),
+    ) -> (Connection, u16) {
+        let now = self.open().get(&remote.ip().into()).map(|punch| punch.id);
+        if now == before {
+            return connected;
+        }
+        match timeout(silence::LONG, self.dial_from_punch(remote)).await {
+            Ok(Ok(moved)) => moved,
+            Ok(Err(_)) | Err(_) => connected,
         }
     }
 
@@ -158,16 +189,32 @@ impl PunchSockets {
         }
     }
 
-    fn move_to(&self, family: Family, socket: Socket, lease: &Lease) {
+    /// Moves the punch port to a port that was answered in its place. Not if it has moved for another dial or has a connection by now.
+    fn follow(
+        &self,
+        family: Family,
+        before: Option<ListenerId>,
+        socket: Socket,
+        lease: &Lease,
+    ) -> bool {
+        let mut open = self.open();
+        let now = open.get(&family);
+        if now.map(|punch| punch.id) != before || now.is_some_and(|punch| punch.socket.serves()) {
+            return false;
+        }
         let (from, to) = (
             self.shared.ports.punch_port(Transport::Quic, family),
             lease.port(),
         );
+        if let Some(earlier) = now {
+            earlier.keep_lock(family, &self.shared.ports);
+        }
         tracing::warn!(%family, from, to, "a firewall on the way may drop a part of the port range: the quic punch port got no answer and moves; `p2pnode netcheck` names the ports that get through");
         socket.announce();
         let claim = self.shared.ports.move_punch(Transport::Quic, family, to);
-        self.insert(family, socket, claim);
+        self.insert(&mut open, family, socket, claim);
         self.waker.wake();
+        true
     }
 }
 
@@ -176,3 +223,6 @@ fn dial_from(socket: &Socket, remote: SocketAddr) -> Dialed {
     let port = socket.local().port();
     dial.map_ok(move |connection| (connection, port)).boxed()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -52,8 +52,8 @@ pub(super) struct Socket {
     restraint: Arc<Restraint>,
     /// Held by each handshake with a remote whose address is not validated.
     unproven: Arc<()>,
-    /// Held by each dial that has begun and has no answer.
-    dialing: Arc<()>,
+    /// Held by each connection, from the first packet of one that comes in and the handshake of one that was dialed.
+    serving: Arc<()>,
     stun: Option<Arc<SharedSocket>>,
     settings: Arc<Settings>,
 }
@@ -64,6 +64,7 @@ pub(super) struct Accepted {
     pub(super) remote: SocketAddr,
     incoming: Incoming,
     settings: Arc<Settings>,
+    serving: Arc<()>,
     _unproven: Option<Arc<()>>,
 }
 
@@ -72,10 +73,12 @@ impl Accepted {
         let Self {
             incoming,
             settings,
+            serving,
             _unproven,
             ..
         } = self;
-        handshake(incoming.accept()?, &settings).await
+        let connecting = incoming.accept()?;
+        handshake(connecting, &settings, &Arc::downgrade(&serving)).await
     }
 }
 
@@ -126,7 +129,7 @@ impl Socket {
             raw,
             local,
             unproven: Arc::new(()),
-            dialing: Arc::new(()),
+            serving: Arc::new(()),
             stun,
             settings: Arc::clone(settings),
         })
@@ -160,15 +163,14 @@ impl Socket {
         };
         let (endpoint, restraint) = (self.endpoint.clone(), Arc::clone(&self.restraint));
         let settings = Arc::clone(&self.settings);
-        let dialing = Arc::downgrade(&self.dialing);
+        let serving = Arc::downgrade(&self.serving);
         async move {
-            let _dialing = dialing.upgrade();
             match effort {
                 Effort::Ordinary | Effort::Punch => restraint.lift(remote),
                 Effort::FirstFlight if restraint.restrain(remote, Instant::now()) => {}
                 Effort::FirstFlight => return Err(Failure::TimedOut),
             }
-            dial(endpoint, client, remote, settings).await
+            dial(endpoint, client, remote, settings, &serving).await
         }
     }
 
@@ -217,19 +219,20 @@ impl Socket {
                 remote,
                 incoming,
                 settings: Arc::clone(&self.settings),
+                serving: Arc::clone(&self.serving),
                 _unproven: (!proven).then(|| Arc::clone(&self.unproven)),
             }));
         }
     }
 
-    /// Whether it has a connection.
+    /// Whether it has a connection, or a dial, or one that ends.
     pub(super) fn is_used(&self) -> bool {
         self.endpoint.open_connections() > 0
     }
 
-    /// Whether it has one that is no dial without an answer.
+    /// Whether it has a connection that is no dial without an answer, and has not been closed.
     pub(super) fn serves(&self) -> bool {
-        self.endpoint.open_connections() >= Arc::strong_count(&self.dialing)
+        Arc::strong_count(&self.serving) > 1
     }
 
     /// Closes every connection of the socket, and the socket with the last of them.
@@ -255,7 +258,8 @@ pub(super) async fn dial_from_any(
         socket::udp(socket::wildcard(family, 0))?,
         Arc::new(TokioRuntime),
     )?;
-    dial(endpoint, settings.client.clone(), remote, settings).await
+    let client = settings.client.clone();
+    dial(endpoint, client, remote, settings, &Weak::new()).await
 }
 
 async fn dial(
@@ -263,9 +267,11 @@ async fn dial(
     client: quinn::ClientConfig,
     remote: SocketAddr,
     settings: Arc<Settings>,
+    serving: &Weak<()>,
 ) -> Result<Connection, Failure> {
     // Names have no meaning here, but quinn requires one. libp2p sends this one.
-    handshake(endpoint.connect_with(client, remote, "l")?, &settings).await
+    let connecting = endpoint.connect_with(client, remote, "l")?;
+    handshake(connecting, &settings, serving).await
 }
 
 async fn authenticated(connecting: Connecting) -> Result<(PeerId, quinn::Connection), Failure> {
@@ -280,16 +286,18 @@ async fn authenticated(connecting: Connecting) -> Result<(PeerId, quinn::Connect
     Ok((peer, connection))
 }
 
-async fn handshake(connecting: Connecting, settings: &Settings) -> Result<Connection, Failure> {
+async fn handshake(
+    connecting: Connecting,
+    settings: &Settings,
+    serving: &Weak<()>,
+) -> Result<Connection, Failure> {
     let (peer, connection) = authenticated(connecting).await?;
     let data = connection.handshake_data();
     let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
     let protocol = data.as_ref().and_then(|data| data.protocol.as_deref());
     settings.kin.shook_hands(peer, protocol);
-    Ok((
-        peer,
-        StreamMuxerBox::new(connection::Connection::new(connection, peer, settings)),
-    ))
+    let connection = connection::Connection::new(connection, peer, settings, serving.upgrade());
+    Ok((peer, StreamMuxerBox::new(connection)))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     dial::{AGAIN, Dial, is_in_use},
+    moves::{Proposal, Source, Why},
     stream::Stream,
 };
 use crate::net::{
@@ -19,7 +20,6 @@ use crate::net::{
     learned::Trouble,
     pool::Exhausted,
     ports::{self, Lease},
-    record::Sockets,
     silence, sock_diag,
     socket::{self, Segments},
 };
@@ -39,20 +39,24 @@ const THREE_SYNS: Duration = Duration::from_secs(4);
 impl Dial {
     /// Connects from the punch port, or from another port of the range where the punch port has this very connection already, or where
     /// a NAT still remembers an earlier one.
-    pub(super) async fn connect(&self, segments: Segments) -> Result<(Stream, Sockets), Error> {
+    pub(super) async fn connect(&self, segments: Segments) -> Result<(Stream, Source), Error> {
         let give_up = Instant::now() + CLOSING_TIMEOUT;
         loop {
             // Ports whose 4-tuple is in use: held until the end of the round, so that each is tried once.
             let mut refused = Vec::new();
             let mut in_use = false;
+            let mut why = None;
             if self.port_use == PortUse::Reuse && !self.was_reset {
                 let port = self.shared.ports.punch_port(Transport::Tcp, self.family());
                 let port = port.ok_or_else(|| self.no_socket())?;
                 let now = Instant::now().into_std();
                 let is_resting = self.shared.lessons().is_resting(port, self.remote, now);
+                why = Some(if is_resting { Why::Resting } else { Why::InUse });
                 if !is_resting {
                     match self.connect_from(port, segments).await {
-                        Ok((stream, lease)) => return self.connected(stream, lease),
+                        Ok((stream, lease)) => {
+                            return self.connected(stream, lease, Some(Why::Silent));
+                        }
                         Err(error) if is_in_use(&error) => in_use = true,
                         Err(error) => return Err(self.failed(error)),
                     }
@@ -66,7 +70,7 @@ impl Dial {
                     Err(exhausted) => break exhausted,
                 };
                 match socket::connect(lease.port(), self.remote, segments).await {
-                    Ok(stream) => return self.connected(stream, Some(lease)),
+                    Ok(stream) => return self.connected(stream, Some(lease), why),
                     Err(error) if is_in_use(&error) => {
                         in_use = true;
                         refused.push(lease);
@@ -171,14 +175,16 @@ impl Dial {
         &self,
         stream: TcpStream,
         mut lease: Option<Lease>,
-    ) -> Result<(Stream, Sockets), Error> {
+        why: Option<Why>,
+    ) -> Result<(Stream, Source), Error> {
         if let Some(lease) = &mut lease {
             lease.connected();
-            if self.port_use == PortUse::Reuse {
-                self.moves.propose(self.family(), lease);
-            }
         }
-        let sockets = self.sockets(&stream)?;
-        Ok((Stream::new(stream, lease), sockets))
+        let proposal = lease.as_ref().zip(why);
+        let source = Source {
+            sockets: self.sockets(&stream)?,
+            proposal: proposal.and_then(|(lease, why)| Proposal::new(lease, self.remote, why)),
+        };
+        Ok((Stream::new(stream, lease), source))
     }
 }

@@ -21,7 +21,7 @@ use tokio::{net::TcpStream, time::Instant};
 use super::{
     auth::{HANDSHAKE, HANDSHAKE_TIMEOUT, Offer, Refusal, Upgrade},
     memory::Memory,
-    moves::Moves,
+    moves::{Moves, Source},
     pending_syn::{Connecting, PendingSyn},
     role::fitting,
     stream::Stream,
@@ -107,15 +107,18 @@ impl Dial {
                 dial.was_reset = true;
                 connected = dial.ordinary().await;
             }
-            let connected = connected?;
+            let (connection, Source { sockets, proposal }) = connected?;
             dial.shared.ports.succeeded(Transport::Tcp, dial.family());
-            Ok(connected)
+            if let Some(proposal) = proposal {
+                dial.moves.propose(proposal).await;
+            }
+            Ok((connection, sockets))
         }
     }
 
     /// Offers TLS without waiting for consent, which saves a round trip. A remote without TLS refuses, and is dialed a second time
     /// for Noise alone. That costs the round trip that a second offer would have cost.
-    async fn ordinary(&self) -> Result<(Connection, Sockets), Error> {
+    async fn ordinary(&self) -> Result<(Connection, Source), Error> {
         let now = Instant::now().into_std();
         if self.memory.without_tls().contains(self.remote, now) {
             return self.authenticated(Offer::Both).await;
@@ -131,27 +134,27 @@ impl Dial {
 
     /// Where a path drops large packets and the ICMP messages about that, a handshake stops with the first full segment. Then a
     /// second connection sends and asks for small segments.
-    async fn authenticated(&self, offer: Offer) -> Result<(Connection, Sockets), Error> {
+    async fn authenticated(&self, offer: Offer) -> Result<(Connection, Source), Error> {
         let began = Instant::now();
         let is_narrow = self.memory.narrow().contains(self.remote, began.into_std());
-        let (stream, sockets) = self.connect_in_time(is_narrow.into()).await?;
+        let (stream, source) = self.connect_in_time(is_narrow.into()).await?;
         let stopped = STOPPED.max(began.elapsed() * 4);
         if is_narrow {
-            return self.handshake(stream, sockets, offer).await;
+            return self.handshake(stream, source, offer).await;
         }
         {
             let given_up = Refusal::default();
             let stream = stream.reset_if(given_up.clone());
-            let handshake = pin!(self.handshake(stream, sockets, offer.clone()));
+            let handshake = pin!(self.handshake(stream, source, offer.clone()));
             if let Ok(done) = tokio::time::timeout(stopped, handshake).await {
                 return done;
             }
             // The next connection has the same port: a relay takes it for the one that this node punches from.
             given_up.give();
         }
-        let (stream, sockets) = self.connect_in_time(Segments::Small).await?;
+        let (stream, source) = self.connect_in_time(Segments::Small).await?;
         let left = HANDSHAKE_TIMEOUT.saturating_sub(stopped);
-        let handshake = tokio::time::timeout(left, self.handshake(stream, sockets, offer));
+        let handshake = tokio::time::timeout(left, self.handshake(stream, source, offer));
         let timeout = |_| {
             let now = Instant::now().into_std();
             self.memory.without_tls().add(self.remote, now);
@@ -165,7 +168,7 @@ impl Dial {
         Ok(connected)
     }
 
-    async fn connect_in_time(&self, segments: Segments) -> Result<(Stream, Sockets), Error> {
+    async fn connect_in_time(&self, segments: Segments) -> Result<(Stream, Source), Error> {
         let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(segments));
         let timeout = Error::timeout("connecting over tcp", CONNECT_TIMEOUT);
         connect.await.map_err(|_| timeout)?
@@ -174,9 +177,9 @@ impl Dial {
     async fn handshake(
         &self,
         mut stream: Stream,
-        sockets: Sockets,
+        source: Source,
         offer: Offer,
-    ) -> Result<(Connection, Sockets), Error> {
+    ) -> Result<(Connection, Source), Error> {
         let is_tls_alone = if let Offer::Tls(refusal) = &offer {
             stream = stream.reset_if(refusal.clone());
             true
@@ -189,7 +192,7 @@ impl Dial {
             let now = Instant::now().into_std();
             self.memory.without_tls().add(self.remote, now);
         }
-        Ok((authenticated?, sockets))
+        Ok((authenticated?, source))
     }
 
     pub(super) fn sockets(&self, stream: &TcpStream) -> Result<Sockets, Error> {

@@ -18,19 +18,20 @@ use libp2p::{
     },
     tcp,
 };
-use p2pnode_protocol::{Family, Transport};
+use p2pnode_protocol::{Family, Transport, bucket::Bucket};
 
 use super::{
     accepted::Accepted,
     auth::{self, Offer, Upgrade},
     dial::Dial,
     memory::Memory,
-    moves::{Move, Moves},
+    moves::{Moves, Proposal, Proposed},
     pending_syn::PendingSyn,
     stream::Stream,
 };
 use crate::net::{
     addr::{to_multiaddr, to_socket_addr},
+    alternatives::ALTERNATIVES,
     arrivals::{Arrivals, BATCH},
     connection::Event,
     error::Error,
@@ -49,7 +50,9 @@ pub(crate) struct Dialer {
     upgrade: Upgrade,
     memory: Arc<Memory>,
     pending_syn: Arc<PendingSyn>,
-    moves: (Moves, mpsc::UnboundedReceiver<Move>),
+    moves: (Moves, mpsc::UnboundedReceiver<Proposed>),
+    /// What is left of [`ALTERNATIVES`], for moves.
+    left: BTreeMap<Family, Bucket>,
     shared: Shared,
 }
 
@@ -71,6 +74,7 @@ impl Dialer {
             memory: Arc::default(),
             pending_syn: Arc::default(),
             moves: Moves::new(),
+            left: BTreeMap::new(),
             shared,
         }
     }
@@ -114,19 +118,27 @@ impl Dialer {
     }
 
     /// Moves the punch port to a port that was answered in its place, unless a connection has it: the other side of that one, and peers that
-    /// know its mapping, rely on it.
-    fn follow(&mut self, to: Move) {
-        let Move { family, port, lock } = to;
+    /// know its mapping, rely on it. Any remote can hold an earlier connection open, so there is a budget.
+    fn follow(&mut self, to: Proposal) {
+        let (family, now) = (to.family(), Instant::now());
+        let Proposal {
+            port,
+            lock,
+            remote,
+            why,
+        } = to;
         let Some(earlier) = self.sockets.get(&family) else {
             return;
         };
         let (id, from) = (earlier.id, earlier.claim.port());
-        if sock_diag::is_connected(from, family) {
+        let left = self.left.entry(family);
+        let left = left.or_insert_with(|| Bucket::full(ALTERNATIVES, now));
+        if sock_diag::is_connected(from, family) || !left.admits(ALTERNATIVES, now) {
             return;
         }
         match listen(&mut self.listeners, family, port) {
             Ok(listener) => {
-                tracing::info!(%family, from, to = port, "the tcp punch port moves: it is not answered, and no connection has it");
+                tracing::info!(%family, from, to = port, %remote, "the tcp punch port moves: {}, and no connection has it", why.text());
                 let claim = self.shared.ports.move_punch(Transport::Tcp, family, port);
                 let moved = PunchSocket {
                     id: listener,
@@ -165,7 +177,7 @@ impl Dialer {
     /// Only [`TransportEvent::Incoming`] comes out: the addresses of punch sockets are nobody's listen addresses.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         // There is a sender here, so it never ends.
-        while let Poll::Ready(Some(to)) = self.moves.1.poll_next_unpin(cx) {
+        while let Poll::Ready(Some((to, _decided))) = self.moves.1.poll_next_unpin(cx) {
             self.follow(to);
         }
         if let Poll::Ready(returned) = self.shared.punches.poll_returned(cx) {
@@ -212,8 +224,7 @@ impl Dialer {
                     listener_id,
                     reason,
                 } => {
-                    tracing::warn!(?reason, "tcp punch socket closed");
-                    self.sockets.retain(|_, socket| socket.id != listener_id);
+                    self.forget(listener_id, reason);
                 }
                 TransportEvent::ListenerError { error, .. } => {
                     tracing::debug!(%error, "tcp punch socket")
@@ -227,6 +238,16 @@ impl Dialer {
         match self.arrivals.pop() {
             Some(inbound) => Poll::Ready(self.incoming(Returned::Stream(inbound))),
             None => Poll::Pending,
+        }
+    }
+
+    /// A listener has ended: of its own, or because the punch port has moved, which is no fault.
+    fn forget(&mut self, listener: ListenerId, reason: io::Result<()>) {
+        let ended = self
+            .sockets
+            .extract_if(.., |_, socket| socket.id == listener);
+        for (family, _) in ended {
+            tracing::warn!(%family, ?reason, "tcp punch socket closed");
         }
     }
 

@@ -148,3 +148,24 @@ fn a_remote_that_stays_silent_costs_eight_other_ports_and_one_more_in_20_s() {
     assert_eq!(leases.take(20).count(), 8);
     assert!(ports.lease_far(Transport::Tcp, of.1).is_some());
 }
+
+#[test]
+fn a_number_that_quic_leaves_is_locked_until_tcp_leaves_it() {
+    let ports = Ports::new("21300-21309".parse().unwrap(), b"a");
+    let bind = |port| Ok(socket::lock(Family::Ip4, port).unwrap());
+    let (quic, udp) = ports.open(Transport::Quic, Family::Ip4, bind).unwrap();
+    let port = quic.port();
+    let is_locked = || socket::lock(Family::Ip4, port).is_err();
+    ports.keep_lock(Family::Ip4, port, udp);
+    assert!(!is_locked(), "tcp has another number, or none");
+    let (tcp, ()) = ports.open(Transport::Tcp, Family::Ip4, |_| Ok(())).unwrap();
+    assert_eq!(tcp.port(), port);
+    ports.keep_lock(Family::Ip4, port, socket::lock(Family::Ip4, port).unwrap());
+    drop(quic);
+    assert!(is_locked());
+    let lease = ports.lease(Family::Ip4).unwrap();
+    let moved = ports.move_punch(Transport::Tcp, Family::Ip4, lease.port());
+    drop(tcp);
+    assert!(!is_locked());
+    drop(moved);
+}

@@ -1,9 +1,16 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    future::poll_fn,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use libp2p::identity::Keypair;
-use tokio::{io::AsyncReadExt, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use super::*;
 use crate::{
@@ -13,9 +20,62 @@ use crate::{
         ports::Ports,
         range::PortRange,
     },
-    tcp::Dialer,
+    tcp::{
+        Dialer,
+        moves::{Proposal, Why},
+    },
     tls::Tls,
 };
+
+fn new_dial(dialer: &Dialer, remote: SocketAddr) -> Dial {
+    dialer.dial(remote, None, Endpoint::Dialer, PortUse::Reuse)
+}
+
+fn punch_port(dialer: &Dialer) -> u16 {
+    let shared = new_dial(dialer, ([127, 0, 0, 1], 1).into()).shared;
+    let port = shared.ports.punch_port(Transport::Tcp, Family::Ip4);
+    port.unwrap()
+}
+
+/// What comes of it while the punch sockets are polled.
+async fn polled<T>(dialer: &mut Dialer, done: impl Future<Output = T>) -> T {
+    let polls = async {
+        loop {
+            drop(poll_fn(|cx| dialer.poll(cx)).await);
+        }
+    };
+    tokio::select! {
+        done = done => done,
+        () = polls => unreachable!(),
+    }
+}
+
+/// A dial, with its port.
+async fn dial(dialer: &mut Dialer, remote: SocketAddr) -> Result<(Connection, u16), Error> {
+    let run = new_dial(dialer, remote).run();
+    let (connection, sockets) = polled(dialer, run).await?;
+    Ok((connection, sockets.local.port()))
+}
+
+/// Resets so many connections before it says anything, and authenticates itself in the others.
+fn resets(remote: TcpListener, resets: u32) -> Arc<AtomicU32> {
+    let left = Arc::new(AtomicU32::new(resets));
+    let resets = Arc::clone(&left);
+    tokio::spawn(async move {
+        let server = upgrade();
+        loop {
+            let (stream, from) = remote.accept().await.unwrap();
+            if resets.load(Relaxed) > 0 {
+                resets.fetch_sub(1, Relaxed);
+                socket::reset_on_close(&stream).unwrap();
+                continue;
+            }
+            let stream = Stream::new(stream, None);
+            tokio::spawn(server.apply(stream, from, Endpoint::Listener, Offer::Both));
+        }
+    });
+    left
+}
 
 fn upgrade() -> Upgrade {
     let keypair = Keypair::generate_ed25519();
@@ -32,8 +92,8 @@ fn dialer(range: &str) -> (Dialer, PortRange) {
 }
 
 async fn connect(dialer: &Dialer, remote: SocketAddr) -> Result<(Stream, Sockets), Error> {
-    let dial = dialer.dial(remote, None, Endpoint::Dialer, PortUse::Reuse);
-    dial.connect(Segments::Full).await
+    let (stream, source) = new_dial(dialer, remote).connect(Segments::Full).await?;
+    Ok((stream, source.sockets))
 }
 
 /// Connects, and closes at our end first, which leaves TIME_WAIT there.
@@ -125,10 +185,10 @@ async fn serve(listener: &TcpListener, upgrade: Option<&Upgrade>) -> (u32, BoxFu
 
 #[tokio::test]
 async fn a_handshake_that_stops_is_made_again_with_small_segments_and_the_next_one_at_once() {
-    let (dialer, _) = dialer("23030-23039");
+    let (mut dialer, _) = dialer("23030-23039");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let remote = listener.local_addr().unwrap();
-    let dial = || dialer.dial(remote, None, Endpoint::Dialer, PortUse::Reuse);
+    let dials = [(); 2].map(|()| new_dial(&dialer, remote));
     let server = upgrade();
     let remote = async {
         let (large, _held) = serve(&listener, None).await;
@@ -140,9 +200,62 @@ async fn a_handshake_that_stops_is_made_again_with_small_segments_and_the_next_o
         }
         segments
     };
-    let dials = async { (dial().run().await.map(drop), dial().run().await.map(drop)) };
-    let (segments, dialed) = tokio::join!(remote, dials);
+    let dials = async {
+        let [first, second] = dials;
+        (first.run().await.map(drop), second.run().await.map(drop))
+    };
+    let both = async { tokio::join!(remote, dials) };
+    let (segments, dialed) = polled(&mut dialer, both).await;
     assert!(dialed.0.is_ok() && dialed.1.is_ok(), "{dialed:?}");
     let is_small: Vec<bool> = segments.iter().map(|segment| *segment <= 1188).collect();
     assert_eq!(is_small, [false, true, true], "{segments:?}");
+}
+
+#[tokio::test]
+async fn a_remote_that_resets_a_handshake_does_not_move_the_punch_port() {
+    let (mut dialer, _) = dialer("23040-23049");
+    let before = punch_port(&dialer);
+    let remote = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = remote.local_addr().unwrap();
+    resets(remote, 1);
+    let (_connection, port) = dial(&mut dialer, addr).await.unwrap();
+    assert_ne!(port, before);
+    assert_eq!(punch_port(&dialer), before);
+}
+
+#[tokio::test]
+async fn a_punch_port_whose_4_tuple_is_held_moves_once_the_remote_has_proved_who_it_is() {
+    let (mut dialer, _) = dialer("23050-23059");
+    let before = punch_port(&dialer);
+    let remote = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = remote.local_addr().unwrap();
+    let earlier = socket::connect(before, addr, Segments::Full).await;
+    let _accepted = remote.accept().await.unwrap();
+    let mut held = earlier.unwrap();
+    held.shutdown().await.unwrap();
+    let resets = resets(remote, u32::MAX);
+    assert!(dial(&mut dialer, addr).await.is_err());
+    resets.store(0, Relaxed);
+    assert_eq!(punch_port(&dialer), before);
+    let (_connection, port) = dial(&mut dialer, addr).await.unwrap();
+    assert_ne!(port, before);
+    assert_eq!(punch_port(&dialer), port);
+}
+
+#[tokio::test]
+async fn remotes_that_hold_connections_open_move_the_punch_port_eight_times_and_once_more_in_20_s()
+{
+    let (mut dialer, _) = dialer("23060-23089");
+    let remote = ([127, 0, 0, 1], 1).into();
+    let mut moves = 0;
+    for _ in 0..12 {
+        let Dial {
+            moves: to, shared, ..
+        } = new_dial(&dialer, remote);
+        let lease = shared.ports.lease(Family::Ip4).unwrap();
+        let proposal = Proposal::new(&lease, remote, Why::InUse).unwrap();
+        polled(&mut dialer, to.propose(proposal)).await;
+        moves += u32::from(punch_port(&dialer) == lease.port());
+    }
+    assert_eq!(moves, 8);
 }
