@@ -201,6 +201,28 @@ async fn overrun() -> Result<()> {
     Ok(())
 }
 
+async fn netcheck_names_it(relay: &Relay, host: &Host) -> Result<()> {
+    let mut launch = Launch::new("netcheck", bins()?.p2pnode).args(["netcheck", "--json"]);
+    for address in relay.addresses(host, &Transport::ALL) {
+        launch = launch.args(["--relay", &address]);
+    }
+    let ended = launch.on(host)?.ended().await?;
+    let report = ended.all("netcheck").next().context("no report")?;
+    let checks = report.json["checks"].as_array().into_iter().flatten();
+    let is_it = |check: &&Value| {
+        let text = check["text"].as_str().unwrap_or_default();
+        text.starts_with("relay_nat: ") && check["remedy"]["id"] == "keep_source"
+    };
+    ensure!(checks.clone().any(|check| is_it(&check)), "{}", report.line);
+    let mut nats = checks.filter(|check| check["id"] == "nat");
+    ensure!(
+        nats.all(|nat| nat["kind"] == "unknown" && nat["remedy"]["id"] == "keep_source"),
+        "{}",
+        report.line
+    );
+    Ok(())
+}
+
 async fn hidden() -> Result<()> {
     let lab = Lab::of_test().await?;
     let relay = Relay::start_with(&lab, "relay", &[("RELAY_NODE_ADMIN_LISTEN", ADMIN)]).await?;
@@ -225,7 +247,17 @@ async fn hidden() -> Result<()> {
         .await?
         .is("relay_translated_peers", &[], 2.0)?;
     let dial = dial.ended().await?;
-    dial.is("relayed")?;
+    let result = dial.is("relayed")?;
+    ensure!(result.text("/finding/id") == "relay_nat", "{}", result.line);
+    ensure!(
+        result.text("/finding/remedy/id") == "keep_source",
+        "{}",
+        result.line
+    );
+    let status = b_node.control().status().await?;
+    let hidden_at = &status["relays"][0]["hidden_at"];
+    ensure!(hidden_at.is_string(), "{status}");
+    netcheck_names_it(&relay, &a.host).await?;
     a.settle().await?;
     b.settle().await?;
     let is_inside = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_private());

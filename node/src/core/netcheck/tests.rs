@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod hidden;
 mod paths;
 mod relayed;
 mod truth;

@@ -211,6 +211,7 @@ impl NodeState {
         let reason = &closed.reason;
         self.inquiries.handle_closed(id);
         self.own_key.handle_closed(id);
+        self.sights.handle_closed(id);
         self.end_introductions(id);
         self.actions.push_back(Action::ForgetObservation(id));
         let jitter = self.rng.f64();
