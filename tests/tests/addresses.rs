@@ -254,7 +254,7 @@ async fn hidden() -> Result<()> {
         "{}",
         result.line
     );
-    let status = b_node.control().status().await?;
+    let status = b_node.control.status().await?;
     let hidden_at = &status["relays"][0]["hidden_at"];
     ensure!(hidden_at.is_string(), "{status}");
     netcheck_names_it(&relay, &a.host).await?;

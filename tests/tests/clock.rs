@@ -165,7 +165,7 @@ async fn relay_of_1970() -> Result<()> {
         while !gives(&admin::readiness(host, 503).await?) {
             ensure!(Instant::now() < until, "/readyz gives another reason");
         }
-        let status = node.control().status().await?;
+        let status = node.control.status().await?;
         let reason = status["relays"][0]["reason"].as_str().unwrap_or_default();
         ensure!(gives(reason), "{status}");
     }
@@ -245,10 +245,7 @@ async fn clock_of_1970() -> Result<()> {
     let node = clock.env()?.into_iter().fold(node, set).runs(&host).await?;
     let unreachable = node.process.event("relay_unreachable", PATIENCE).await?;
     let reason = unreachable.text("/reason");
-    ensure!(
-        reason.contains(NOT_HERE),
-        "{reason}"
-    );
+    ensure!(reason.contains(NOT_HERE), "{reason}");
     let seen = node.seen();
     clock.set(0)?;
     node.process.event_after(seen, "reserved", PATIENCE).await?;

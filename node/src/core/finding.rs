@@ -41,7 +41,10 @@ pub enum FindingId {
 impl Finding {
     /// Of what is `known` of a path and what a look at the network shows: the NAT of a relay, which that look takes for another thing,
     /// then the look.
-    pub(crate) fn first(known: Option<Self>, looked: impl FnOnce() -> Option<Self>) -> Option<Self> {
+    pub(crate) fn first(
+        known: Option<Self>,
+        looked: impl FnOnce() -> Option<Self>,
+    ) -> Option<Self> {
         match known {
             Some(known) if known.id == FindingId::RelayNat => Some(known),
             known => looked().or(known),

@@ -63,9 +63,7 @@ fn nat(path: &PathFacts) -> Nat {
     let mapping = Mapping::of(path);
     let filtering = Filtering::of(path, mapping);
     let allocation = Allocation::of(path);
-    let own = path
-        .shown()
-        .find_map(|seen| seen.mapped.zip(seen.local));
+    let own = path.shown().find_map(|seen| seen.mapped.zip(seen.local));
     let own = own.map(|(mapped, local)| mapped.port() == local.port());
     let preserved = match allocation.kind {
         AllocationKind::Preserved => own,

@@ -201,7 +201,8 @@ impl NodeState {
         else {
             return;
         };
-        self.sights.handle_seen(connection, relay, remote.ip(), seen);
+        self.sights
+            .handle_seen(connection, relay, remote.ip(), seen);
     }
 
     /// The address that a relay sees in place of this node's, because a NAT on the way hides that.

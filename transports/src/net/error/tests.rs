@@ -183,7 +183,11 @@ fn a_certificate_that_is_not_valid_now_is_a_matter_of_a_clock_and_no_other_one_i
     let remote = "192.0.2.1:443".parse().unwrap();
     let texts = |error: &io::Error| {
         let handshake = Error::handshake(remote, error);
-        [innermost(error), handshake.to_string(), innermost(&handshake)]
+        [
+            innermost(error),
+            handshake.to_string(),
+            innermost(&handshake),
+        ]
     };
     let expired = tls(rustls::CertificateError::Expired, 45);
     for (error, whose) in expired.iter().zip(["the peer's", "this host's"].repeat(2)) {

@@ -8,7 +8,11 @@ const ROUTER: &str = "10.0.0.1";
 fn behind(path: &PathFacts, relay: &str) -> PathFacts {
     let hide = |at: SocketAddr| addr(ROUTER, at.port());
     let mut path = path.clone();
-    for seen in path.seen.iter_mut().filter(|seen| seen.by == addr(relay, seen.by.port())) {
+    for seen in path
+        .seen
+        .iter_mut()
+        .filter(|seen| seen.by == addr(relay, seen.by.port()))
+    {
         seen.mapped = seen.mapped.map(hide);
     }
     path
@@ -30,7 +34,11 @@ fn the_nat_of_the_only_relay_is_reported_and_is_not_taken_for_one_of_this_side()
         let found = hidden(&report);
         assert_eq!(found.len(), 1, "once for all ports of the relay");
         assert_eq!((found[0].id, found[0].status), (Id::Relay, Status::Warn));
-        assert!(found[0].text.contains(&format!("sees this host at {ROUTER}")));
+        assert!(
+            found[0]
+                .text
+                .contains(&format!("sees this host at {ROUTER}"))
+        );
         assert_eq!(found[0].remedy.as_ref().unwrap().id, "keep_source");
         let nat = nat_of(&report);
         assert_eq!(nat.kind, Kind::Unknown);
