@@ -19,6 +19,7 @@ lab_tests! {
     a_relay_without_external_addresses_advertises_the_public_one_alone: public_alone();
     the_addresses_are_right_after_an_overrun_of_netlink: overrun();
     a_relay_whose_peers_are_hidden_by_a_nat_says_so_and_brings_none_of_them_together: hidden();
+    nodes_report_a_relay_that_sees_an_inside_address_in_place_of_theirs: inside();
 }
 
 /// Bridges of containers, whose addresses come before those of the LAN in the order of numbers.
@@ -247,27 +248,64 @@ async fn hidden() -> Result<()> {
         .await?
         .is("relay_translated_peers", &[], 2.0)?;
     let dial = dial.ended().await?;
-    let result = dial.is("relayed")?;
-    ensure!(result.text("/finding/id") == "relay_nat", "{}", result.line);
-    ensure!(
-        result.text("/finding/remedy/id") == "keep_source",
-        "{}",
-        result.line
-    );
-    let status = b_node.control.status().await?;
-    let hidden_at = &status["relays"][0]["hidden_at"];
-    ensure!(hidden_at.is_string(), "{status}");
+    names_it(&dial)?;
     netcheck_names_it(&relay, &a.host).await?;
     a.settle().await?;
     b.settle().await?;
-    let is_inside = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_private());
     for (peer, host) in [(&a, &a.host), (&b, &b_host)] {
-        let sent = peer.home.sent_by(&host.addresses);
-        let stray = sent
-            .iter()
-            .find(|packet| is_inside(packet.destination.ip()));
-        ensure!(stray.is_none(), "{stray:?}");
-        ensure!(!sent.is_empty(), "nothing was captured");
+        sends_nothing_inside(peer, host)?;
     }
+    Ok(())
+}
+
+fn sends_nothing_inside(peer: &Peer, host: &Host) -> Result<()> {
+    let is_inside = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_private());
+    let sent = peer.home.sent_by(&host.addresses);
+    let stray = sent
+        .iter()
+        .find(|packet| is_inside(packet.destination.ip()));
+    ensure!(stray.is_none(), "{stray:?}");
+    ensure!(!sent.is_empty(), "nothing was captured");
+    Ok(())
+}
+
+/// The relay does not know this NAT, which is none of its routers.
+async fn inside() -> Result<()> {
+    const FRONT: &str = "10.255.0.1";
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    lab.translate_towards(&relay.host, &format!("snat to {FRONT}"))?;
+    let a = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let b = Peer::new(&lab, "b", NatKind::EimApdf).await?;
+    let b_host = lab.host("host-b2", &b.site).await?;
+    let b_node = relay.node("b", &b_host, &Transport::ALL).await?;
+    let dial = relay.dial("a", &a.host, &Transport::ALL, &b_node.id)?;
+    names_it(&dial.on(&a.host)?.ended().await?)?;
+    names_it_through(&relay, &a, &b_node).await?;
+    let look = |status: &Value| (status["relays"][0]["hidden_at"] == FRONT).then_some(());
+    b_node.until("the NAT of the relay", PATIENCE, look).await?;
+    netcheck_names_it(&relay, &a.host).await?;
+    a.settle().await?;
+    b.settle().await?;
+    for (peer, host) in [(&a, &a.host), (&b, &b_host)] {
+        sends_nothing_inside(peer, host)?;
+    }
+    Ok(())
+}
+
+/// A node that runs, its dial and its `why`.
+async fn names_it_through(relay: &Relay, a: &Peer, b: &Node) -> Result<()> {
+    let node = relay.node("a-runs", &a.host, &Transport::ALL).await?;
+    names_it(&node.dial("a-through", &b.id).await?)?;
+    let why = node.control.why(&b.id).await?;
+    ensure!(why["finding"]["id"] == "relay_nat", "{why}");
+    Ok(())
+}
+
+fn names_it(dial: &Dial) -> Result<()> {
+    let result = dial.is("relayed")?;
+    let finding = &result.json["finding"];
+    let names = finding["id"] == "relay_nat" && finding["remedy"]["id"] == "keep_source";
+    ensure!(names, "{}", result.line);
     Ok(())
 }

@@ -176,7 +176,8 @@ pub(crate) async fn why(socket: &Path, asked: &Asked, json: bool) -> anyhow::Res
         && let Ok(report) = client.netcheck(false).await
     {
         why.finding = Finding::first(why.finding, || {
-            report.in_the_way(&reason, why.last_search.as_ref())
+            let path = why.candidates.first().map(|of| &of.path.path);
+            report.in_the_way(&reason, why.last_search.as_ref(), path)
         });
     }
     let text = if json {

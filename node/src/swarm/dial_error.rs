@@ -80,6 +80,7 @@ pub(crate) fn ended(cause: Option<&ConnectionError>) -> Ended {
             Some(Closed::ByPeer) => Ended::Theirs,
             Some(Closed::Overuse(Overuse::Stranger)) => Ended::Ours,
             Some(Closed::Reset) => Ended::Reset,
+            Some(Closed::Clock) => Ended::Clock,
             Some(Closed::TimedOut | Closed::Overuse(Overuse::Memory)) | None => Ended::Broken,
         },
     }

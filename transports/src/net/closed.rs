@@ -15,6 +15,8 @@ pub enum Closed {
     /// The connection ended without a graceful close. That is a reset of TCP or of QUIC, an abort by the remote's QUIC stack, or
     /// a TCP stream that ends without `close_notify`. The remote was killed or restarted, or a middlebox cut the connection.
     Reset,
+    /// The remote's TLS has ended it, because this host's certificate is not valid at the time that the remote's clock shows.
+    Clock,
     /// Nothing arrived from the remote for the idle timeout of the transport.
     TimedOut,
     /// This side closed it.
@@ -25,6 +27,9 @@ pub enum Closed {
 
 /// What one error of a chain says, without its causes.
 pub(crate) fn of_one(error: &(dyn StdError + 'static)) -> Option<Closed> {
+    if wrong_clock(error) == Some(CLOCK_THERE) {
+        return Some(Closed::Clock);
+    }
     if let Some(error) = error.downcast_ref::<quinn::ConnectionError>() {
         return match error {
             quinn::ConnectionError::ApplicationClosed(_) => Some(Closed::ByPeer),

@@ -216,6 +216,8 @@ pub(crate) struct Seen {
     pub(crate) local: Option<SocketAddr>,
     /// The mapping; `None` if nothing came back.
     pub(crate) mapped: Option<SocketAddr>,
+    /// Whether the endpoint, a relay, reports that the mapping is that of a NAT in front of it.
+    pub(crate) is_hidden: bool,
 }
 
 impl Seen {
@@ -223,7 +225,7 @@ impl Seen {
     pub(crate) fn hidden_at(&self) -> Option<IpAddr> {
         let seen = self.mapped?.ip();
         let is_own = |ip| self.local.is_some_and(|local| local.ip() == ip);
-        is_hidden(self.by.ip(), seen, is_own).then_some(seen)
+        (self.is_hidden || is_hidden(self.by.ip(), seen, is_own)).then_some(seen)
     }
 }
 

@@ -164,6 +164,7 @@ mod tests {
                 by: ([198, 51, 100, 10], at).into(),
                 local: Some("192.168.1.2:40017".parse().unwrap()),
                 mapped: Some(([203, 0, 113, 7], port).into()),
+                is_hidden: false,
             })
             .to_vec();
         path.from_other_port = Some(false);

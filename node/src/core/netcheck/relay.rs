@@ -91,7 +91,10 @@ pub(super) fn hidden(facts: &Facts) -> impl Iterator<Item = Check> {
     let seen: BTreeSet<(IpAddr, IpAddr)> = seen.collect();
     seen.into_iter().map(|(relay, at)| {
         let text = Finding::hidden(relay, at);
-        check(Id::Relay, Status::Warn, text, Some(Remedy::keep_source()))
+        Check {
+            hidden_from: Some(relay),
+            ..check(Id::Relay, Status::Warn, text, Some(Remedy::keep_source()))
+        }
     })
 }
 

@@ -104,6 +104,7 @@ impl Lab {
             by: *by,
             local: Some(addr(INSIDE, PORT)),
             mapped: Some(self.maps(PORT, *by)),
+            is_hidden: false,
         };
         let sample = 40_018..40_026;
         PathFacts {

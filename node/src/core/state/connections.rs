@@ -203,6 +203,7 @@ impl NodeState {
             (Farewell::Lost, Ended::Ours) => LossCause::Silent,
             (Farewell::Wanted, Ended::Ours) => LossCause::Ended,
             (_, Ended::Theirs) => LossCause::Closed,
+            (_, Ended::Clock) => LossCause::Clock,
             (_, Ended::Broken | Ended::Reset) => LossCause::Broken,
         };
         if let Some(relay) = self.relays.relay_over(id) {
@@ -243,6 +244,7 @@ impl NodeState {
             let lived = now.saturating_duration_since(connection.since);
             let is_refusal = connection.path.how != How::Accepted
                 && !has_answered
+                && closed.ended != Ended::Clock
                 && (closed.ended == Ended::Theirs || lived < AT_ONCE);
             if is_vain || self.unreported.contains(&id) {
                 tracing::debug!(peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
@@ -293,7 +295,7 @@ impl NodeState {
                 // Its search has begun when its path became doubtful.
                 (Farewell::Lost, _) if self.reconnector.is_searched(&peer) => {}
                 (Farewell::Lost, _) => self.reconnector.handle_lost(&peer, now, jitter),
-                (Farewell::Wanted, Ended::Theirs | Ended::Broken | Ended::Reset) => {
+                (Farewell::Wanted, Ended::Theirs | Ended::Broken | Ended::Clock | Ended::Reset) => {
                     self.reconnector.handle_left(&peer, now, jitter);
                 }
                 (Farewell::Wanted, Ended::Ours) => {
@@ -306,7 +308,7 @@ impl NodeState {
         let said = match ended {
             Ended::Theirs | Ended::Broken | Ended::Reset if is_refusal => dialer::Farewell::Refused,
             Ended::Theirs => dialer::Farewell::Closed,
-            Ended::Ours | Ended::Broken | Ended::Reset => dialer::Farewell::Lost,
+            Ended::Ours | Ended::Broken | Ended::Clock | Ended::Reset => dialer::Farewell::Lost,
         };
         for dialer in self.dials_of(peer) {
             dialer.handle_disconnected(kind, said, reason.clone(), best.clone(), now);

@@ -131,7 +131,7 @@ async fn seen(
 
 async fn over_udp(sockets: &Handle, at: Option<SocketAddr>) -> Option<SocketAddr> {
     let got = udp::ask(sockets.stun(), at?, &request(), MAPPINGS).await?;
-    got.message.mapped
+    got.message.shown()
 }
 
 /// At the second port of the relay: the node's own connection may have the 4-tuple towards the first one.
@@ -146,5 +146,5 @@ async fn over_tcp(
     }
     let connecting = timeout(MAPPINGS, sockets.connect_from_punch(at, Segments::Full));
     let stream = connecting.await.ok()?.ok()?;
-    tcp::ask(stream, &request(), MAPPINGS).await?.1.mapped
+    tcp::ask(stream, &request(), MAPPINGS).await?.1.shown()
 }

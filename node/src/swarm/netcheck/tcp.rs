@@ -130,7 +130,7 @@ async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
     let mut met: Vec<(SocketAddr, Message, Duration)> = met.into_iter().flatten().collect();
     let at = SystemTime::now();
     for (addr, message, _) in &met {
-        let seen = look.seen(socket.port(), *addr, message.mapped);
+        let seen = look.seen(socket.port(), *addr, Some(message));
         path.facts.seen.push(seen);
     }
     let has_partner = |(at, got, _): &&(SocketAddr, Message, Duration)| {
@@ -155,7 +155,7 @@ async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
     let mappings = join_all(others.map(|by| async move {
         let asked = ask_at(look, socket.connect(by, Segments::Full)).await;
         let got = asked.flatten();
-        look.seen(socket.port(), by, got.and_then(|got| got.mapped))
+        look.seen(socket.port(), by, got.as_ref())
     }));
     let (seen_by, sampled, whole) = join3(
         mappings,

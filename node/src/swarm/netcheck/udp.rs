@@ -99,7 +99,7 @@ async fn facts(look: &Look<'_>, port: u16, addrs: &[SocketAddr], path: &mut Path
     let seen = answers.iter();
     path.facts
         .seen
-        .extend(seen.map(|(addr, got)| look.seen(port, *addr, got.message.mapped)));
+        .extend(seen.map(|(addr, got)| look.seen(port, *addr, Some(&got.message))));
     let has_partner =
         |(at, got): &&(SocketAddr, Got)| got.message.other.is_some_and(|other| may_ask(other, *at));
     // What a NAT in front of a relay hides shows that NAT, so other relays come first.
@@ -131,7 +131,7 @@ async fn facts(look: &Look<'_>, port: u16, addrs: &[SocketAddr], path: &mut Path
     let others = second.into_iter().chain(partner);
     let mappings = join_all(others.map(async |by| {
         let got = ask(stun, by, &request(), MAPPINGS).await;
-        look.seen(port, by, got.and_then(|got| got.message.mapped))
+        look.seen(port, by, got.as_ref().map(|got| &got.message))
     }));
     let (seen_by, sampled, payload, hairpin) = join4(
         mappings,

@@ -159,11 +159,6 @@ fn tls(here: rustls::CertificateError, alert: u8) -> [io::Error; 4] {
     let code = quinn::TransportErrorCode::crypto(alert);
     let there = rustls::Error::AlertReceived(alert.into());
     let tcp = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-    let failed = quinn::TransportError {
-        code,
-        frame: None,
-        reason: "a certificate".to_owned(),
-    };
     let closed = quinn::ConnectionClose {
         error_code: code,
         frame_type: None,
@@ -173,7 +168,7 @@ fn tls(here: rustls::CertificateError, alert: u8) -> [io::Error; 4] {
     [
         tcp(rustls::Error::InvalidCertificate(here)),
         tcp(there),
-        quic(quinn::ConnectionError::TransportError(failed)),
+        quic(quinn::ConnectionError::TransportError(code.into())),
         quic(quinn::ConnectionError::ConnectionClosed(closed)),
     ]
 }
@@ -196,6 +191,9 @@ fn a_certificate_that_is_not_valid_now_is_a_matter_of_a_clock_and_no_other_one_i
             assert!(text.contains(&names), "{text}");
         }
     }
+    let ends = expired.map(|error| closed(&error));
+    let there = Some(Closed::Clock);
+    assert_eq!(ends, [None, there, None, there]);
     // bad_certificate, unsupported_certificate, certificate_revoked, certificate_unknown, decrypt_error, no_application_protocol.
     for alert in [42, 43, 44, 46, 51, 120] {
         for error in tls(rustls::CertificateError::BadSignature, alert) {

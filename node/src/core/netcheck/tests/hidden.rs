@@ -1,6 +1,14 @@
 //! Relays behind a NAT that replaces the sources of what comes to them.
 
 use super::*;
+use crate::{
+    core::{
+        event::NotDirect,
+        finding::FindingId,
+        peers::{Hop, How, Path, PathKind},
+    },
+    punch::Reason,
+};
 
 const ROUTER: &str = "10.0.0.1";
 
@@ -65,12 +73,44 @@ fn two_relays_that_disagree_because_of_the_nat_of_one_are_no_symmetric_nat() {
 }
 
 #[test]
+fn a_relay_that_reports_its_nat_is_believed_whatever_address_it_sees_and_a_dial_over_it_names_that()
+{
+    let mut path = LAB[3].1.path(1);
+    path.seen.iter_mut().for_each(|seen| seen.is_hidden = true);
+    let report = assess(&facts(vec![path]));
+    assert_eq!(hidden(&report).len(), 1);
+    let over = |remote: &str| Path {
+        kind: PathKind::Relayed,
+        relay: Some(PeerId::random()),
+        how: How::Dialed,
+        hops: vec![Hop {
+            remote: Some(addr(remote, 443)),
+            ..Hop::default()
+        }],
+    };
+    let found = |reason, path: &Path| {
+        let reason = NotDirect::Punch(reason);
+        let found = report.in_the_way(&reason, None, Some(path))?;
+        Some((found.id, found.remedy?.id))
+    };
+    let named = Some((FindingId::RelayNat, "keep_source".to_owned()));
+    for reason in [Reason::Timeout, Reason::NoCandidates, Reason::RemoteSilent] {
+        assert_eq!(found(reason, &over(A)), named);
+        assert_eq!(found(reason, &over(B)), None, "another relay");
+    }
+    for reason in [Reason::Disabled, Reason::RemoteUnsupported] {
+        assert_eq!(found(reason, &over(A)), None);
+    }
+}
+
+#[test]
 fn a_relay_that_sees_private_addresses_rightly_is_no_fault() {
     let seen = |by: &str, local: &str, mapped: &str| {
         let see = |port| Seen {
             by: addr(by, port),
             local: Some(addr(local, PORT)),
             mapped: Some(addr(mapped, PORT)),
+            is_hidden: false,
         };
         let path = PathFacts {
             seen: vec![see(443), see(3478)],
