@@ -215,7 +215,7 @@ async fn peer_of_1970() -> Result<()> {
         for transport in Transport::ALL {
             let name = format!("{}-{is_theirs}", transport.name());
             let args = NodeArgs::with_relays(Vec::new(), &[transport]);
-            let at = transport.addr(&host.ip(false)?.to_string(), 4443);
+            let at = transport.addr(host.ip(false)?.to_string(), 4443);
             let node = args.run_on(&host, &name)?.args(["--listen", &at]);
             let wrong = |launch: Launch, is_wrong: bool| match is_wrong {
                 true => anyhow::Ok(clock.env()?.into_iter().fold(launch, set)),

@@ -100,6 +100,9 @@ const CERTIFICATE_EXPIRED: u8 = 45;
 
 /// Whose clock is wrong, if TLS on this side or on the other has found that a certificate is not valid now.
 fn wrong_clock(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    // The system's kind of error hides the one in it.
+    let boxed = error.downcast_ref().and_then(io::Error::get_ref);
+    let error = boxed.map_or(error, |boxed| boxed as &(dyn StdError + 'static));
     if let Some(error) = error.downcast_ref::<quinn::ConnectionError>() {
         let expired = quinn::TransportErrorCode::crypto(CERTIFICATE_EXPIRED);
         return match error {
@@ -117,10 +120,7 @@ fn wrong_clock(error: &(dyn StdError + 'static)) -> Option<&'static str> {
             | quinn::ConnectionError::CidsExhausted => None,
         };
     }
-    // An error of the kernel's kind hides the one in it.
-    let boxed = error.downcast_ref().and_then(io::Error::get_ref);
-    let boxed = boxed.map(|boxed| boxed as &(dyn StdError + 'static));
-    let error: &rustls::Error = boxed.unwrap_or(error).downcast_ref()?;
+    let error: &rustls::Error = error.downcast_ref()?;
     let here = rustls::Error::InvalidCertificate(CertificateError::Expired);
     let there = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
     let words = [(here, CLOCK_HERE), (there, CLOCK_THERE)];

@@ -226,6 +226,12 @@ impl NodeState {
             };
             self.relays
                 .handle_down_for(&leg.relay, Fault::Remote, &reason);
+            if leg.vain > 0 {
+                for dial in &mut self.dials {
+                    let relay = leg.relay.peer;
+                    dial.dialer.handle_relay_trouble(relay, reason.clone());
+                }
+            }
         }
         match leg {
             Some(LostLeg { relay, vain: 0 }) => {
