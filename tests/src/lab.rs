@@ -285,9 +285,14 @@ impl Lab {
 
     /// Hides from a public host where others are: its router translates the source of what comes to the host.
     pub fn masquerade_towards(&self, host: &Host) -> Result<()> {
+        self.translate_towards(host, "masquerade")
+    }
+
+    /// The same with the address that this statement of nftables gives.
+    pub fn translate_towards(&self, host: &Host, statement: &str) -> Result<()> {
         let ip = host.ip(false)?;
         let rules = format!(
-            "table ip front {{\n    chain post {{\n        type nat hook postrouting priority srcnat; policy accept;\n        ip daddr {ip} masquerade\n    }}\n}}\n"
+            "table ip front {{\n    chain post {{\n        type nat hook postrouting priority srcnat; policy accept;\n        ip daddr {ip} {statement}\n    }}\n}}\n"
         );
         load_rules(&self.datacenter, rules)
     }

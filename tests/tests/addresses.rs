@@ -19,6 +19,7 @@ lab_tests! {
     a_relay_without_external_addresses_advertises_the_public_one_alone: public_alone();
     the_addresses_are_right_after_an_overrun_of_netlink: overrun();
     a_relay_whose_peers_are_hidden_by_a_nat_says_so_and_brings_none_of_them_together: hidden();
+    nodes_report_a_relay_that_sees_an_inside_address_in_place_of_theirs: inside();
 }
 
 /// Bridges of containers, whose addresses come before those of the LAN in the order of numbers.
@@ -201,6 +202,28 @@ async fn overrun() -> Result<()> {
     Ok(())
 }
 
+async fn netcheck_names_it(relay: &Relay, host: &Host) -> Result<()> {
+    let mut launch = Launch::new("netcheck", bins()?.p2pnode).args(["netcheck", "--json"]);
+    for address in relay.addresses(host, &Transport::ALL) {
+        launch = launch.args(["--relay", &address]);
+    }
+    let ended = launch.on(host)?.ended().await?;
+    let report = ended.all("netcheck").next().context("no report")?;
+    let checks = report.json["checks"].as_array().into_iter().flatten();
+    let is_it = |check: &&Value| {
+        let text = check["text"].as_str().unwrap_or_default();
+        text.starts_with("relay_nat: ") && check["remedy"]["id"] == "keep_source"
+    };
+    ensure!(checks.clone().any(|check| is_it(&check)), "{}", report.line);
+    let mut nats = checks.filter(|check| check["id"] == "nat");
+    ensure!(
+        nats.all(|nat| nat["kind"] == "unknown" && nat["remedy"]["id"] == "keep_source"),
+        "{}",
+        report.line
+    );
+    Ok(())
+}
+
 async fn hidden() -> Result<()> {
     let lab = Lab::of_test().await?;
     let relay = Relay::start_with(&lab, "relay", &[("RELAY_NODE_ADMIN_LISTEN", ADMIN)]).await?;
@@ -225,17 +248,64 @@ async fn hidden() -> Result<()> {
         .await?
         .is("relay_translated_peers", &[], 2.0)?;
     let dial = dial.ended().await?;
-    dial.is("relayed")?;
+    names_it(&dial)?;
+    netcheck_names_it(&relay, &a.host).await?;
     a.settle().await?;
     b.settle().await?;
-    let is_inside = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_private());
     for (peer, host) in [(&a, &a.host), (&b, &b_host)] {
-        let sent = peer.home.sent_by(&host.addresses);
-        let stray = sent
-            .iter()
-            .find(|packet| is_inside(packet.destination.ip()));
-        ensure!(stray.is_none(), "{stray:?}");
-        ensure!(!sent.is_empty(), "nothing was captured");
+        sends_nothing_inside(peer, host)?;
     }
+    Ok(())
+}
+
+fn sends_nothing_inside(peer: &Peer, host: &Host) -> Result<()> {
+    let is_inside = |ip: IpAddr| matches!(ip, IpAddr::V4(ip) if ip.is_private());
+    let sent = peer.home.sent_by(&host.addresses);
+    let stray = sent
+        .iter()
+        .find(|packet| is_inside(packet.destination.ip()));
+    ensure!(stray.is_none(), "{stray:?}");
+    ensure!(!sent.is_empty(), "nothing was captured");
+    Ok(())
+}
+
+/// The relay does not know this NAT, which is none of its routers.
+async fn inside() -> Result<()> {
+    const FRONT: &str = "10.255.0.1";
+    let lab = Lab::of_test().await?;
+    let relay = Relay::start(&lab, "relay").await?;
+    lab.translate_towards(&relay.host, &format!("snat to {FRONT}"))?;
+    let a = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let b = Peer::new(&lab, "b", NatKind::EimApdf).await?;
+    let b_host = lab.host("host-b2", &b.site).await?;
+    let b_node = relay.node("b", &b_host, &Transport::ALL).await?;
+    let dial = relay.dial("a", &a.host, &Transport::ALL, &b_node.id)?;
+    names_it(&dial.on(&a.host)?.ended().await?)?;
+    names_it_through(&relay, &a, &b_node).await?;
+    let look = |status: &Value| (status["relays"][0]["hidden_at"] == FRONT).then_some(());
+    b_node.until("the NAT of the relay", PATIENCE, look).await?;
+    netcheck_names_it(&relay, &a.host).await?;
+    a.settle().await?;
+    b.settle().await?;
+    for (peer, host) in [(&a, &a.host), (&b, &b_host)] {
+        sends_nothing_inside(peer, host)?;
+    }
+    Ok(())
+}
+
+/// A node that runs, its dial and its `why`.
+async fn names_it_through(relay: &Relay, a: &Peer, b: &Node) -> Result<()> {
+    let node = relay.node("a-runs", &a.host, &Transport::ALL).await?;
+    names_it(&node.dial("a-through", &b.id).await?)?;
+    let why = node.control.why(&b.id).await?;
+    ensure!(why["finding"]["id"] == "relay_nat", "{why}");
+    Ok(())
+}
+
+fn names_it(dial: &Dial) -> Result<()> {
+    let result = dial.is("relayed")?;
+    let finding = &result.json["finding"];
+    let names = finding["id"] == "relay_nat" && finding["remedy"]["id"] == "keep_source";
+    ensure!(names, "{}", result.line);
     Ok(())
 }

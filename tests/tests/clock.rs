@@ -1,6 +1,9 @@
 //! A wall clock that is set while a process runs: what was granted for a time stays or ends as it must, and a peer is found again.
 
-use std::{fs, time::SystemTime};
+use std::{
+    fs,
+    time::{Instant, SystemTime},
+};
 
 use p2pnode_tests::{
     admin::{self, ADMIN},
@@ -14,7 +17,8 @@ lab_tests! {
     a_node_whose_clock_jumps_keeps_its_reservation_and_is_found_again_after_a_restart_of_its_relay:
         clock_of_node();
     a_node_whose_clock_begins_in_1970_gives_the_clock_as_the_reason: clock_of_1970();
-    a_relay_whose_clock_begins_in_1970_logs_that_and_takes_nodes_once_it_is_set: relay_of_1970();
+    a_relay_whose_clock_begins_in_1970_logs_that_its_nodes_report_it_and_it_takes_them_once_it_is_set: relay_of_1970();
+    a_dial_between_peers_of_which_one_has_a_clock_of_1970_ends_with_the_clock_as_the_reason: peer_of_1970();
 }
 
 const HOUR: i64 = 3600;
@@ -124,7 +128,7 @@ async fn clock_of_node() -> Result<()> {
     finds(&relay, &other, "right", &node.id).await
 }
 
-/// A clock that begins in 1970.
+/// A clock that begins in 1970. No certificate of libp2p is valid then, so nothing can be reached before the clock is right.
 async fn unset(lab: &Lab) -> Result<Clock> {
     let clock = Clock::new(lab.artifacts()).await?;
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
@@ -137,9 +141,13 @@ async fn relay_of_1970() -> Result<()> {
     let lab = Lab::of_test().await?;
     let clock = unset(&lab).await?;
     let relay = Relay::start_with(&lab, "relay", &clock.env()?).await?;
-    let host = lab.public_host("host").await?;
-    let node = relay.run("node", &host, &[Transport::Tcp])?;
-    let node = node.runs(&host).await?;
+    let mut nodes = Vec::new();
+    for transport in Transport::ALL {
+        let host = lab.public_host(transport.name()).await?;
+        let node = relay.run(transport.name(), &host, &[transport])?;
+        let node = node.env("P2PNODE_ADMIN_LISTEN", ADMIN).runs(&host).await?;
+        nodes.push((host, node));
+    }
     let often = |lines: &[Event]| {
         let unset = lines.iter().filter(|line| line.line.contains(UNSET));
         // At the start, and where a handshake failed.
@@ -149,9 +157,79 @@ async fn relay_of_1970() -> Result<()> {
         .process
         .log_until("what is wrong", PATIENCE, often)
         .await?;
-    let seen = node.seen();
+    for (host, node) in &nodes {
+        let gives = |text: &str| text.contains(NOT_THERE);
+        let until = Instant::now() + PATIENCE;
+        while !gives(&admin::readiness(host, 503).await?) {
+            ensure!(Instant::now() < until, "/readyz gives another reason");
+        }
+        let status = node.control.status().await?;
+        let reason = status["relays"][0]["reason"].as_str().unwrap_or_default();
+        ensure!(gives(reason), "{status}");
+    }
+    let [(quic, node), (tcp, _)] = &nodes[..] else {
+        anyhow::bail!("two nodes");
+    };
+    let dial = NodeArgs::new(&relay, tcp, &Transport::ALL);
+    let dial = dial.dial_within("dial", &node.id, "5s")?;
+    let dial = dial.on(tcp)?.ended().await?;
+    let result = dial.is("unreachable")?;
+    ensure!(result.line.contains(NOT_THERE), "{}", result.line);
+    netcheck_names_it(&relay, quic).await?;
+    let seen: Vec<_> = nodes.iter().map(|(_, node)| node.seen()).collect();
     clock.set(0)?;
-    node.process.event_after(seen, "reserved", PATIENCE).await?;
+    for ((_, node), seen) in nodes.iter().zip(seen) {
+        node.process.event_after(seen, "reserved", PATIENCE).await?;
+    }
+    Ok(())
+}
+
+const NOT_THERE: &str =
+    "clock: this host's certificate is not valid at the time that the peer's clock shows";
+const NOT_HERE: &str =
+    "clock: the peer's certificate is not valid at the time that this host's clock shows";
+
+async fn netcheck_names_it(relay: &Relay, host: &Host) -> Result<()> {
+    let mut launch = Launch::new("netcheck", bins()?.p2pnode).args(["netcheck", "--json"]);
+    for address in relay.addresses(host, &Transport::ALL) {
+        launch = launch.args(["--relay", &address]);
+    }
+    let ended = launch.on(host)?.ended().await?;
+    let report = ended.all("netcheck").next().context("no report")?;
+    let mut checks = report.json["checks"].as_array().into_iter().flatten();
+    let is_it = |check: &Value| check["id"] == "clock" && check["status"] == "fail";
+    ensure!(checks.any(is_it), "{}", report.line);
+    Ok(())
+}
+
+/// A peer that is dialed at its address, with a clock of 1970 here or there.
+async fn peer_of_1970() -> Result<()> {
+    let lab = Lab::of_test().await?;
+    let clock = unset(&lab).await?;
+    let [host, other] = [
+        lab.public_host("host").await?,
+        lab.public_host("other").await?,
+    ];
+    let set = |launch: Launch, (name, value)| launch.env(name, value);
+    for (is_theirs, reason) in [(true, NOT_THERE), (false, NOT_HERE)] {
+        for transport in Transport::ALL {
+            let name = format!("{}-{is_theirs}", transport.name());
+            let args = NodeArgs::with_relays(Vec::new(), &[transport]);
+            let at = transport.addr(host.ip(false)?.to_string(), 4443);
+            let node = args.run_on(&host, &name)?.args(["--listen", &at]);
+            let wrong = |launch: Launch, is_wrong: bool| match is_wrong {
+                true => anyhow::Ok(clock.env()?.into_iter().fold(launch, set)),
+                false => Ok(launch),
+            };
+            let mut node = wrong(node, is_theirs)?.runs(&host).await?;
+            let dial = args.dial_within(&format!("dial-{name}"), &node.id, "3s")?;
+            let dial = wrong(dial.args(["--addr", &at]), !is_theirs)?;
+            let dial = dial.on(&other)?.ended().await?;
+            let result = dial.is("unreachable")?;
+            ensure!(result.line.contains(reason), "{name}: {}", result.line);
+            node.process.kill().await?;
+        }
+    }
     Ok(())
 }
 
@@ -165,10 +243,7 @@ async fn clock_of_1970() -> Result<()> {
     let node = clock.env()?.into_iter().fold(node, set).runs(&host).await?;
     let unreachable = node.process.event("relay_unreachable", PATIENCE).await?;
     let reason = unreachable.text("/reason");
-    ensure!(
-        reason.contains("clock: the peer's certificate is not valid"),
-        "{reason}"
-    );
+    ensure!(reason.contains(NOT_HERE), "{reason}");
     let seen = node.seen();
     clock.set(0)?;
     node.process.event_after(seen, "reserved", PATIENCE).await?;

@@ -1,13 +1,22 @@
 //! Networks as they are: names that cannot be resolved, paths that are slow or cut in the middle of pings.
 
-use std::{fs, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 
-use p2pnode_tests::{delay::Link, faults::Traffic, prelude::*, relay::RELAY_PORT};
+use p2pnode_tests::{
+    admin::{self, ADMIN},
+    delay::{Link, Uplink},
+    faults::Traffic,
+    prelude::*,
+    probe,
+    relay::RELAY_PORT,
+};
+use tokio::time::interval;
 
 lab_tests! {
     a_relay_that_returns_while_its_name_cannot_be_resolved_is_reserved_on_again: nameless();
     a_round_trip_that_grows_to_3_s_costs_no_reservation_and_no_direct_path: slow(&[400, 1400, 3000]);
     a_round_trip_that_jumps_over_the_time_of_a_ping_and_back_costs_nothing_either: slow(&[3000, 10]);
+    an_uplink_whose_queue_holds_6_s_for_40_s_costs_no_reservation_no_readiness_and_no_path: full_queue();
     pings_go_on_over_the_relay_at_once_when_the_direct_path_is_cut: cut_in_pings();
     pings_over_quic_that_no_path_carries_are_missed_as_they_fall_due_and_counted: all_cut(Transport::Quic);
     pings_over_tcp_that_no_path_carries_are_missed_as_they_fall_due_and_counted: all_cut(Transport::Tcp);
@@ -74,13 +83,73 @@ async fn slow(steps: &[u64]) -> Result<()> {
         }
     }
     for ((node, _), seen) in both.ways().into_iter().zip(seen) {
-        let events = node.process.events();
-        let lost = ["reservation_lost", "disconnected"];
-        let lost = events[seen..]
-            .iter()
-            .find(|event| lost.contains(&event.name()));
-        ensure!(lost.is_none(), "{}: {lost:?}", node.process.name());
+        keeps_all(node, seen)?;
     }
+    Ok(())
+}
+
+/// Packets take 10 ms each, and the queue holds 600. The flood fills it within 6 s, and then keeps it full.
+async fn full_queue() -> Result<()> {
+    const TICK: Duration = Duration::from_millis(50);
+    let prepared = Running::homes().prepare().await?;
+    let mut both = prepared
+        .a_env("P2PNODE_ADMIN_LISTEN", ADMIN)
+        .start()
+        .await?;
+    both.dial().await?;
+    both.settled(PATIENCE).await?;
+    let seen = both.ways().map(|(node, _)| node.seen());
+    both.lab.impair(Link::uplink(Uplink {
+        from: both.a_side.site.outside_ip4().context("A's address")?,
+        each: Duration::from_millis(10),
+        holds: Duration::from_secs(6),
+    }))?;
+    let socket = probe::udp(&both.a.host, 50_000).await?;
+    let discard = SocketAddr::new(both.relay.host.ip(false)?, 9);
+    let flood = tokio::spawn(async move {
+        let mut ticks = interval(TICK);
+        let (filling, full) = (std::iter::repeat_n(10, 120), std::iter::repeat_n(5, 800));
+        for packets in filling.chain(full) {
+            ticks.tick().await;
+            for _ in 0..packets {
+                socket.send_to(&[0; 1000], discard).await?;
+            }
+        }
+        anyhow::Ok(())
+    });
+    let mut longest = 0.0_f64;
+    let mut looks = interval(TICK * 10);
+    while !flood.is_finished() {
+        looks.tick().await;
+        let ready = admin::get(&both.a.host, "/readyz").await?;
+        ensure!(ready.status == 200, "{}", ready.body);
+        let status = both.a.control.status().await?;
+        let direct = control::paths(&status, &both.b.id, "direct");
+        let rtts = direct.iter().filter_map(|path| path["rtt_ms"].as_f64());
+        longest = rtts.fold(longest, f64::max);
+    }
+    flood.await??;
+    ensure!(
+        longest >= 5000.0,
+        "no ping waited in the queue: {longest} ms"
+    );
+    for ((node, peer), seen) in both.ways().into_iter().zip(seen) {
+        keeps_all(node, seen)?;
+        let status = node.control.status().await?;
+        let kind = &control::peer(&status, &peer.id)["path"]["kind"];
+        ensure!(kind == "direct", "{status}");
+    }
+    Ok(())
+}
+
+/// Nothing of it was lost since then.
+fn keeps_all(node: &Node, seen: usize) -> Result<()> {
+    let events = node.process.events();
+    let lost = ["reservation_lost", "disconnected"];
+    let lost = events[seen..]
+        .iter()
+        .find(|event| lost.contains(&event.name()));
+    ensure!(lost.is_none(), "{}: {lost:?}", node.process.name());
     Ok(())
 }
 

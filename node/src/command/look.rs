@@ -8,7 +8,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::so_far::SoFar;
-use crate::core::{event::Outcome, netcheck::Report, port_search::SearchReport};
+use crate::core::{event::Outcome, finding::Finding, netcheck::Report, port_search::SearchReport};
 
 /// A look takes less.
 const LONGEST: Duration = Duration::from_secs(3);
@@ -70,7 +70,8 @@ impl Look {
         }
         if let Some(Some(Seen { report, search })) = &self.seen {
             let search = so_far.last_search().or(search.as_ref());
-            outcome.finding = report.finding(outcome, search).or(outcome.finding.take());
+            let known = outcome.finding.take();
+            outcome.finding = Finding::first(known, || report.finding(outcome, search));
         }
     }
 }

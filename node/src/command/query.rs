@@ -29,7 +29,7 @@ use crate::{
     },
     config::Names,
     control::{Client, DialRequest, Report},
-    core::event::Event,
+    core::{event::Event, finding::Finding},
     observe::{
         output::{self, Printer},
         status::Status,
@@ -175,9 +175,10 @@ pub(crate) async fn why(socket: &Path, asked: &Asked, json: bool) -> anyhow::Res
     if let Some(reason) = why.stays_relayed()
         && let Ok(report) = client.netcheck(false).await
     {
-        why.finding = report
-            .in_the_way(&reason, why.last_search.as_ref())
-            .or(why.finding);
+        why.finding = Finding::first(why.finding, || {
+            let path = why.candidates.first().map(|of| &of.path.path);
+            report.in_the_way(&reason, why.last_search.as_ref(), path)
+        });
     }
     let text = if json {
         p2pnode_protocol::to_json(&why)? + "\n"
@@ -338,6 +339,7 @@ mod tests {
             reason: Some("no answer in time".to_owned()),
             unreserved: None,
             expires: None,
+            hidden_at: None,
             paths: Vec::new(),
         };
         Status {

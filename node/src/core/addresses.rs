@@ -84,6 +84,11 @@ impl Addresses {
         })
     }
 
+    /// Whether this host has an address.
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
+        self.interfaces.iter().any(|address| address.ip == ip)
+    }
+
     /// Something that the record depends on has changed.
     pub(crate) const fn changed(&mut self) {
         self.version += 1;

@@ -355,7 +355,7 @@ p2pnode_protocol::named! {
         Ended,
         /// The relay did not renew the reservation.
         Refused,
-        /// By this host's clock, the reservation was over when the relay granted it.
+        /// A clock is wrong: by this host's, the reservation was over when the relay granted it; or a certificate was not valid.
         Clock,
     }
 }

@@ -1,5 +1,7 @@
 //! What stands in the way of a direct path, and what mends it: for the results of commands.
 
+use std::{fmt::Display, net::IpAddr};
+
 use serde::{Deserialize, Serialize};
 
 /// What stands in the way of a direct path.
@@ -32,6 +34,29 @@ pub enum FindingId {
     Conntrack,
     /// No relay answers.
     RelayUnreachable,
+    /// The relay sees the address of a NAT in place of this node's, so no peer learns where this node is.
+    RelayNat,
+}
+
+impl Finding {
+    /// Of what is `known` of a path and what a look at the network shows: the NAT of a relay, which that look takes for another thing,
+    /// then the look.
+    pub(crate) fn first(
+        known: Option<Self>,
+        looked: impl FnOnce() -> Option<Self>,
+    ) -> Option<Self> {
+        match known {
+            Some(known) if known.id == FindingId::RelayNat => Some(known),
+            known => looked().or(known),
+        }
+    }
+
+    /// `relay` sees this host at an address that is not the host's.
+    pub(crate) fn hidden(relay: impl Display, at: IpAddr) -> String {
+        format!(
+            "relay_nat: relay {relay} sees this host at {at}, which is no address of this host and leads no peer here: a NAT on the way, mostly in front of the relay, replaces the source addresses"
+        )
+    }
 }
 
 /// What mends a finding.

@@ -52,6 +52,8 @@ pub(crate) enum Ended {
     Theirs,
     /// It broke.
     Broken,
+    /// The peer's TLS has ended it, because a clock is wrong.
+    Clock,
     /// The remote's host has answered that it knows no such connection (any more): a stateless reset of QUIC, a reset of TCP.
     Reset,
 }
@@ -203,7 +205,7 @@ impl Liveness {
         match (ended, life.link) {
             _ if life.dead => Farewell::Lost,
             (Ended::Ours, _) => Farewell::Wanted,
-            (Ended::Broken | Ended::Reset, _) => Farewell::Lost,
+            (Ended::Broken | Ended::Clock | Ended::Reset, _) => Farewell::Lost,
             // The peer closes a path that it believes to be dead, and on which it may reach us all the same.
             (Ended::Theirs, Link::Direct)
                 if now.saturating_duration_since(life.answered) <= FRESH =>

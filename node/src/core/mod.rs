@@ -30,5 +30,6 @@ mod refusals;
 pub(crate) mod registrar;
 pub(crate) mod relays;
 pub(crate) mod search_report;
+pub(crate) mod sights;
 pub(crate) mod state;
 pub(crate) mod tokens;

@@ -150,6 +150,7 @@ impl Snapshot<'_> {
             .collect();
         let best = peers.best(peer).and_then(|id| peers.path(id));
         let mappings = self.mappings();
+        let reason = self.not_direct(peer);
         Some(Why {
             peer: *peer,
             name: self.name(peer),
@@ -157,9 +158,9 @@ impl Snapshot<'_> {
             decided_by: peers.decided_by(peer),
             last_punch: self.last_punch(peer),
             last_search: self.state.last_search(peer),
-            reason: self.not_direct(peer),
+            reason,
             sessions: self.served.sessions.unwrap_or_default(),
-            finding: best.and_then(|path| self.state.finding(&path)),
+            finding: best.and_then(|path| self.state.finding(&path, reason)),
             mappings,
         })
     }
@@ -203,6 +204,7 @@ impl Snapshot<'_> {
             unreserved: relays.reservation_failure(relay).map(str::to_owned),
             // libp2p's relay client knows the end of a reservation and does not report it.
             expires: None,
+            hidden_at: self.state.hidden_at(relay),
             paths,
         }
     }

@@ -268,6 +268,9 @@ pub struct RelayStatus {
     /// Time until the reservation ends, where that is known.
     #[serde(rename = "expires_s", with = "json::seconds_or_null")]
     pub expires: Option<Duration>,
+    /// The address that it sees in place of this node's, because a NAT in front of the relay hides that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_at: Option<IpAddr>,
     /// The connections to it.
     pub paths: Vec<PathStatus>,
 }

@@ -187,6 +187,29 @@ p2pnode_protocol::named! {
     }
 }
 
+impl Reason {
+    /// Whether the networks, or what relays see of them, may be why. A peer that does not punch is not a matter of the network.
+    pub(crate) const fn is_of_network(self) -> bool {
+        match self {
+            Self::NoCandidates
+            | Self::NoRemoteCandidates
+            | Self::RemoteSilent
+            | Self::Filtered
+            | Self::Timeout
+            | Self::Refused
+            | Self::Unreachable
+            | Self::SymmetricBoth
+            | Self::DialFailed => true,
+            Self::Disabled
+            | Self::RemoteUnsupported
+            | Self::HandshakeFailed
+            | Self::HandshakeTimeout
+            | Self::Superseded
+            | Self::CircuitLost => false,
+        }
+    }
+}
+
 /// The names are those of the JSON.
 macro_rules! display_as_serialized {
     ($($name:ty),*) => {$(

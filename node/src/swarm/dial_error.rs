@@ -2,6 +2,7 @@
 
 use std::{error::Error, io};
 
+use futures::channel::oneshot::Canceled;
 use libp2p::{
     Multiaddr, TransportError,
     core::upgrade::NegotiationError,
@@ -82,6 +83,7 @@ pub(crate) fn ended(cause: Option<&ConnectionError>, is_relayed: bool) -> Ended 
             Some(Closed::ByPeer) => Ended::Theirs,
             Some(Closed::Overuse(Overuse::Stranger)) => Ended::Ours,
             Some(Closed::Reset) => Ended::Reset,
+            Some(Closed::Clock) => Ended::Clock,
             Some(Closed::TimedOut | Closed::Overuse(Overuse::Memory)) | None => Ended::Broken,
         },
     }
@@ -196,6 +198,10 @@ fn describe_address(address: &Multiaddr, error: &TransportError<io::Error>) -> S
                     circuit_refusal(&ConnectError::Unsupported)
                 }
                 Some(refusal) => circuit_refusal(refusal),
+                // libp2p's relay client drops the question with the connection.
+                None if find::<Canceled>(error).is_some() => {
+                    "the connection to the relay ended".to_owned()
+                }
                 None => innermost(error),
             };
             format!("{address}: {reason}")

@@ -106,6 +106,8 @@ pub struct RelayInfo {
     pub unix_ms: u64,
     /// In a request: the answer shall have as many bytes as the request. It shows what length comes in.
     pub pads: bool,
+    /// In an answer: a NAT in front of the relay replaces the source addresses, and this is one of its own.
+    pub is_hidden: bool,
 }
 
 /// A request that a relay passes to its partner, for an answer from there (an attribute of our own).
@@ -170,6 +172,18 @@ pub enum Malformed {
 }
 
 impl Message {
+    /// The address that the server sees, if it is not that of a NAT in front of the server.
+    #[must_use]
+    pub fn shown(&self) -> Option<SocketAddr> {
+        self.mapped.filter(|_| !self.hides())
+    }
+
+    /// Whether a NAT in front of the server has replaced the address of the asker.
+    #[must_use]
+    pub fn hides(&self) -> bool {
+        self.info.is_some_and(|info| info.is_hidden)
+    }
+
     /// A message with nothing in it.
     #[must_use]
     pub const fn new(class: Class, transaction: Transaction) -> Self {

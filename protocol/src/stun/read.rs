@@ -114,6 +114,7 @@ fn attribute(message: &mut Message, of: u16, value: &[u8]) -> Result<(), Malform
                 second_port: u16::from_be_bytes([high, low]),
                 unix_ms: u64::from_be_bytes(time),
                 pads: flags & 1 != 0,
+                is_hidden: flags & 2 != 0,
             }));
         }
         kind::ON_BEHALF => {

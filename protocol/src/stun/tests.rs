@@ -92,7 +92,7 @@ prop_compose! {
         other in proptest::option::of(any_address()),
         change in proptest::option::of(any::<(bool, bool)>()),
         response_port in any::<u16>(),
-        info in proptest::option::of(any::<(u16, u64, bool)>()),
+        info in proptest::option::of(any::<(u16, u64, bool, bool)>()),
         on_behalf in proptest::option::of((any_address(), any::<u16>(), any::<bool>(), any::<bool>())),
         padding in 0..400usize,
         fingerprint in any::<bool>(),
@@ -103,7 +103,7 @@ prop_compose! {
             other,
             change: change.map(|(ip, port)| Change { ip, port }),
             response_port: response_port.try_into().ok(),
-            info: info.map(|(second_port, unix_ms, pads)| RelayInfo { second_port, unix_ms, pads }),
+            info: info.map(|(second_port, unix_ms, pads, is_hidden)| RelayInfo { second_port, unix_ms, pads, is_hidden }),
             on_behalf: on_behalf.map(|(asker, to, second, tcp)| OnBehalf {
                 asker,
                 to: to.try_into().ok(),

@@ -76,7 +76,8 @@ fn attributes(message: &Message, bytes: &mut Vec<u8>) {
         put(bytes, origin, &address(at));
     }
     if let Some(info) = message.info {
-        let mut value = vec![u8::from(info.pads), 0];
+        let flags = u8::from(info.pads) | u8::from(info.is_hidden) << 1;
+        let mut value = vec![flags, 0];
         value.extend(info.second_port.to_be_bytes());
         value.extend(info.unix_ms.to_be_bytes());
         put(bytes, kind::RELAY_INFO, &value);

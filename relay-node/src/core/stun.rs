@@ -56,6 +56,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) local: Option<SocketAddr>,
     /// Whether it came over TCP: then its source is no forgery.
     pub(crate) is_tcp: bool,
+    /// Whether its source is a NAT in front of the relay, which hides the asker.
+    pub(crate) is_hidden: bool,
 }
 
 /// What to do.
@@ -253,6 +255,7 @@ impl Stun {
             second_port: port(Port::Second).unwrap_or_default(),
             unix_ms: unix_ms.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0)),
             pads: false,
+            is_hidden: asked.is_hidden,
         });
         let origin = asked.local.map(|local| {
             let number = port(from).unwrap_or(local.port());

@@ -34,6 +34,7 @@ fn ask(server: &mut Stun, request: &Message, remote: &str, at: Port) -> Outcome 
         at,
         local: Some(addr(&format!("{OWN}:443"))),
         is_tcp: false,
+        is_hidden: false,
     };
     server.handle(
         asked,
@@ -262,6 +263,7 @@ fn over_tcp_everything_is_answered_and_another_port_is_a_connection() {
             at: Port::Second,
             local: Some(addr("198.51.100.10:3478")),
             is_tcp: true,
+            is_hidden: false,
         };
         server.handle(asked, Instant::now(), SystemTime::UNIX_EPOCH)
     };

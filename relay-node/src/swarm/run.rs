@@ -86,7 +86,7 @@ pub async fn run_reloading(
         let addresses = interfaces.addresses().clone();
         state.lock().handle_host(addresses, interfaces.gateways());
     }
-    let stun = StunServer::new(&config.stun, metrics.clone());
+    let stun = StunServer::new(&config.stun, state.clone(), metrics.clone());
     let mut swarm = swarm(key, config, &state, &metrics, budgets.clone(), &stun)?;
     let listeners = Listeners::bind(&mut swarm, &config.listen.addrs)?;
     stun.listen(&config.stun)?;

@@ -27,6 +27,7 @@ use crate::{
     config,
     core::{Asked, Outcome, Stun},
     observe::metrics::{Metrics, StunOutcome},
+    swarm::shared_state::SharedState,
 };
 
 /// How long a stream may be silent between requests.
@@ -52,6 +53,7 @@ struct Shared {
     sockets: Mutex<HashMap<(Family, Port), Vec<WeakStunSocket>>>,
     streams: Arc<Semaphore>,
     connects: Arc<Semaphore>,
+    state: SharedState,
     metrics: Metrics,
 }
 
@@ -60,12 +62,13 @@ struct Shared {
 pub(crate) struct OnPort(StunServer, Port);
 
 impl StunServer {
-    pub(crate) fn new(config: &config::Stun, metrics: Metrics) -> Self {
+    pub(crate) fn new(config: &config::Stun, state: SharedState, metrics: Metrics) -> Self {
         Self(Arc::new(Shared {
             core: Mutex::new(Stun::new(config.partners.clone())),
             sockets: Mutex::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             connects: Arc::new(Semaphore::new(CONNECTS)),
+            state,
             metrics,
         }))
     }
@@ -151,6 +154,7 @@ impl StunServer {
                 at,
                 local: Some(local),
                 is_tcp: true,
+                is_hidden: self.is_translator(remote),
             };
             let outcome = self.core().handle(asked, Instant::now(), SystemTime::now());
             self.0.metrics.stun(StunOutcome::of(&outcome));
@@ -216,6 +220,11 @@ impl StunServer {
         found.or(open.first()).map(|(_, socket)| socket.clone())
     }
 
+    fn is_translator(&self, remote: SocketAddr) -> bool {
+        let ip = remote.ip().to_canonical();
+        self.0.state.lock().is_translator(ip)
+    }
+
     fn core(&self) -> MutexGuard<'_, Stun> {
         self.0.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,6 +258,7 @@ impl StunHandler for OnPort {
             at: self.1,
             local,
             is_tcp: false,
+            is_hidden: self.0.is_translator(received.remote),
         };
         let outcome = self
             .0

@@ -1,6 +1,6 @@
 //! What becomes of packets between sites.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 /// An IP family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,18 @@ pub struct Link {
     pub loss_percent: f64,
     /// The family that is slowed alone.
     pub only: Option<Family>,
+    /// The queue of a site, which is slowed alone.
+    pub uplink: Option<Uplink>,
+}
+
+/// A queue of bounded rate for what comes from one IPv4 address. A packet that does not fit into it is dropped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Uplink {
+    pub from: IpAddr,
+    /// How long each packet takes.
+    pub each: Duration,
+    /// How long a packet waits in a full queue.
+    pub holds: Duration,
 }
 
 impl Link {
@@ -29,6 +41,15 @@ impl Link {
             rtt,
             loss_percent: 0.0,
             only: None,
+            uplink: None,
+        }
+    }
+
+    pub const fn uplink(uplink: Uplink) -> Self {
+        Self {
+            only: Some(Family::Ip4),
+            uplink: Some(uplink),
+            ..Self::rtt(Duration::ZERO)
         }
     }
 

@@ -17,7 +17,7 @@ mod queue;
 use anyhow::{Result, anyhow, ensure};
 use patchbay::Ix;
 
-pub use link::{Family, Link};
+pub use link::{Family, Link, Uplink};
 
 const REMEDY: &str = "latency in the lab needs the qdisc netem or NFQUEUE, and this kernel has neither: load one as root with \
      `modprobe sch_netem` or `modprobe -a nfnetlink_queue xt_NFQUEUE br_netfilter`, or use a kernel that has CONFIG_NET_SCH_NETEM \
@@ -33,7 +33,11 @@ pub(crate) fn impose(ix: &Ix, link: Link) -> Result<Option<Worker>> {
         "a loss of {} %: give 0 to 100",
         link.loss_percent
     );
-    let Err(netem) = ix.run_sync(move || netem::impose(link))? else {
+    let netem = match link.uplink {
+        Some(_) => Err("it has no queue for one address".to_owned()),
+        None => ix.run_sync(move || netem::impose(link))?,
+    };
+    let Err(netem) = netem else {
         return Ok(None);
     };
     let worker = queue::impose(ix, link);

@@ -100,9 +100,12 @@ fn send_packets_here(link: Link) -> Result<()> {
         if !link.slows(family) {
             continue;
         }
+        let from = link.uplink.map(|uplink| uplink.from.to_string());
+        let from = from.iter().flat_map(|from| ["-s", from]);
+        let from: Vec<&str> = from.collect();
         run(
             program,
-            &[&table[..], &["-A", "FORWARD"], what, &to_queue].concat(),
+            &[&table[..], &["-A", "FORWARD"], &from, what, &to_queue].concat(),
         )?;
     }
     Ok(())
@@ -160,7 +163,7 @@ impl Queue {
 struct Delay {
     queue: Queue,
     link: Link,
-    /// All wait equally long, so they leave in the order in which they came.
+    /// They leave in the order in which they came.
     waiting: VecDeque<(Instant, u32)>,
 }
 
@@ -194,13 +197,14 @@ impl Delay {
         loop {
             match recv(self.queue.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => {
-                    let due = Instant::now() + self.link.one_way();
+                    let now = Instant::now();
                     for message in nfqueue::read(&bytes[..length]) {
                         if let Message::Packet(packet) = message {
-                            if fastrand::f64() * 100.0 < self.link.loss_percent {
-                                self.drop(packet);
-                            } else {
-                                self.waiting.push_back((due, packet));
+                            let due = self.due(now);
+                            let is_kept = fastrand::f64() * 100.0 >= self.link.loss_percent;
+                            match due.filter(|_| is_kept) {
+                                Some(due) => self.waiting.push_back((due, packet)),
+                                None => self.drop(packet),
                             }
                         }
                     }
@@ -210,6 +214,17 @@ impl Delay {
                 Err(_) => return,
             }
         }
+    }
+
+    /// When a packet leaves that comes now; `None` if the queue is full.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let due = now + self.link.one_way();
+        let Some(uplink) = self.link.uplink else {
+            return Some(due);
+        };
+        let before = self.waiting.back();
+        let due = before.map_or(due, |(before, _)| due.max(*before + uplink.each));
+        (due <= now + uplink.holds).then_some(due)
     }
 
     /// Lets go whose time has come. Their numbers rise, and those that were lost have their verdicts already, so the last one

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, error::Error as StdError, io};
 
+use rustls::{AlertDescription, CertificateError};
+
 use super::budget::Overuse;
 
 /// How a connection of this crate ended.
@@ -13,6 +15,8 @@ pub enum Closed {
     /// The connection ended without a graceful close. That is a reset of TCP or of QUIC, an abort by the remote's QUIC stack, or
     /// a TCP stream that ends without `close_notify`. The remote was killed or restarted, or a middlebox cut the connection.
     Reset,
+    /// The remote's TLS has ended it, because this host's certificate is not valid at the time that the remote's clock shows.
+    Clock,
     /// Nothing arrived from the remote for the idle timeout of the transport.
     TimedOut,
     /// This side closed it.
@@ -23,6 +27,9 @@ pub enum Closed {
 
 /// What one error of a chain says, without its causes.
 pub(crate) fn of_one(error: &(dyn StdError + 'static)) -> Option<Closed> {
+    if wrong_clock(error) == Some(CLOCK_THERE) {
+        return Some(Closed::Clock);
+    }
     if let Some(error) = error.downcast_ref::<quinn::ConnectionError>() {
         return match error {
             quinn::ConnectionError::ApplicationClosed(_) => Some(Closed::ByPeer),
@@ -66,6 +73,9 @@ fn of_kind(kind: io::ErrorKind) -> Option<Closed> {
 /// What one error of a chain says in this program's words, if it is a common end of a connection. The words of a library name
 /// its functions, codes and documentation.
 pub(crate) fn in_words(error: &(dyn StdError + 'static)) -> Option<Cow<'static, str>> {
+    if let Some(words) = wrong_clock(error) {
+        return Some(words.into());
+    }
     if let Some(error) = error.downcast_ref::<quinn::ConnectionError>() {
         return of_quic(error);
     }
@@ -77,6 +87,46 @@ pub(crate) fn in_words(error: &(dyn StdError + 'static)) -> Option<Cow<'static, 
 
 /// A graceful close.
 const BY_PEER: &str = "closed by peer";
+
+/// A certificate of libp2p is valid for decades around the moment at which it was made. So a clock is wrong if one is not valid now:
+/// the one that was looked at, or the one by which the certificate was made.
+const CLOCK_HERE: &str = "clock: the peer's certificate is not valid at the time that this host's clock shows; set the clock of this host right, or that of the peer";
+
+/// The same, as the peer reports it.
+const CLOCK_THERE: &str = "clock: this host's certificate is not valid at the time that the peer's clock shows; set the clock of the peer right, or that of this host";
+
+/// What stands for an alert of TLS in the codes of QUIC ([RFC 9001, section 4.8](https://www.rfc-editor.org/rfc/rfc9001#section-4.8)).
+const CERTIFICATE_EXPIRED: u8 = 45;
+
+/// Whose clock is wrong, if TLS on this side or on the other has found that a certificate is not valid now.
+fn wrong_clock(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    // The system's kind of error hides the one in it.
+    let boxed = error.downcast_ref().and_then(io::Error::get_ref);
+    let error = boxed.map_or(error, |boxed| boxed as &(dyn StdError + 'static));
+    if let Some(error) = error.downcast_ref::<quinn::ConnectionError>() {
+        let expired = quinn::TransportErrorCode::crypto(CERTIFICATE_EXPIRED);
+        return match error {
+            quinn::ConnectionError::TransportError(error) => {
+                (error.code == expired).then_some(CLOCK_HERE)
+            }
+            quinn::ConnectionError::ConnectionClosed(close) => {
+                (close.error_code == expired).then_some(CLOCK_THERE)
+            }
+            quinn::ConnectionError::VersionMismatch
+            | quinn::ConnectionError::ApplicationClosed(_)
+            | quinn::ConnectionError::Reset
+            | quinn::ConnectionError::TimedOut
+            | quinn::ConnectionError::LocallyClosed
+            | quinn::ConnectionError::CidsExhausted => None,
+        };
+    }
+    let error: &rustls::Error = error.downcast_ref()?;
+    let here = rustls::Error::InvalidCertificate(CertificateError::Expired);
+    let there = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
+    let words = [(here, CLOCK_HERE), (there, CLOCK_THERE)];
+    let mut words = words.into_iter();
+    words.find_map(|(of, words)| (of == *error).then_some(words))
+}
 
 fn of_quic(error: &quinn::ConnectionError) -> Option<Cow<'static, str>> {
     Some(match error {

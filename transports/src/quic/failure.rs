@@ -31,7 +31,13 @@ impl Failure {
     pub(super) fn dialing(&self, remote: SocketAddr) -> Error {
         Error::Quic {
             remote: Some(remote),
-            reason: chain(self),
+            reason: match self {
+                // Its own words, which the chain of the transparent error leaves out.
+                Self::Connection(error) => chain(error),
+                Self::TimedOut | Self::Connect(_) | Self::Certificate(_) | Self::Socket(_) => {
+                    chain(self)
+                }
+            },
             closed: match self {
                 Self::TimedOut => Some(Closed::TimedOut),
                 Self::Connection(error) => closed(error),

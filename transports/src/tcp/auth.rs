@@ -36,6 +36,7 @@ use tokio::net::TcpStream;
 
 use super::{
     eof_is_error::EofIsError,
+    last_word::LastWord,
     read_buffer::{Heard, ReadBuffer},
     write_coalescer::CoalescedYamux,
     yamux::Yamux,
@@ -241,10 +242,11 @@ struct Security {
 }
 
 /// A stream on which yamux is negotiated.
-type Secured<C> = LimitedProposals<future::Either<TlsStream<C>, EofIsError<noise::Output<C>>>>;
+type Secured<C> =
+    LimitedProposals<future::Either<LastWord<TlsStream<C>>, EofIsError<noise::Output<C>>>>;
 
 fn tls<C>(stream: TlsStream<C>) -> Secured<C> {
-    LimitedProposals::new(future::Either::Left(stream))
+    LimitedProposals::new(future::Either::Left(LastWord(stream)))
 }
 
 fn noise<C>(stream: noise::Output<C>) -> Secured<C> {

@@ -6,7 +6,7 @@
 //! From the top: `dialer` (the punch ports), `dial` (one dial, ordinary or punch), `connect` (its port), `pending_syn` (what a punch
 //! leaves to the next). `moves` has the punch port follow a dial. Below are `memory` (remotes that lack TLS or need small segments) and `auth` (TLS or Noise, then yamux). A
 //! socket is in `accepted` until somebody takes it; `stream` has its lease and its end. Around a connection, from the socket up:
-//! `read_buffer` (fewer and larger reads), TLS or Noise, `eof_is_error`, `write_coalescer` (fewer and larger writes), `yamux`.
+//! `read_buffer` (fewer and larger reads), TLS with `last_word` or Noise with `eof_is_error`, `write_coalescer` (fewer and larger writes), `yamux`.
 
 pub(crate) mod accepted;
 pub(crate) mod auth;
@@ -16,6 +16,7 @@ mod connect;
 mod dial;
 mod dialer;
 mod eof_is_error;
+mod last_word;
 mod memory;
 mod moves;
 mod pending_syn;

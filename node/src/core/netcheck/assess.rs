@@ -13,7 +13,7 @@ use super::{
     mtu::mtu,
     nat::AllocationKind,
     range::range,
-    relay::{came, is_slow, legs, of_relay, udp},
+    relay::{came, hidden, is_slow, legs, of_relay, udp},
     report::{check, of_path},
     verdict::verdict,
 };
@@ -34,6 +34,7 @@ pub(crate) fn assess(facts: &Facts) -> Report {
         .iter()
         .map(|relay| of_relay(relay, facts))
         .collect();
+    checks.extend(hidden(facts));
     checks.extend(udp(facts));
     let paths = facts.paths.iter();
     let shows = paths.filter(|path| came(path, facts) || path.gets_out());
@@ -62,10 +63,7 @@ fn nat(path: &PathFacts) -> Nat {
     let mapping = Mapping::of(path);
     let filtering = Filtering::of(path, mapping);
     let allocation = Allocation::of(path);
-    let own = path
-        .seen
-        .iter()
-        .find_map(|seen| seen.mapped.zip(seen.local));
+    let own = path.shown().find_map(|seen| seen.mapped.zip(seen.local));
     let own = own.map(|(mapped, local)| mapped.port() == local.port());
     let preserved = match allocation.kind {
         AllocationKind::Preserved => own,
@@ -126,6 +124,9 @@ fn what_it_takes(path: &PathFacts, facts: &Facts) -> Remedy {
     let has_two = path.has_partner || by.len() > 1;
     if let Some(fault) = path.faults.first() {
         return Remedy::fault(*fault, range);
+    }
+    if path.is_hidden() {
+        return Remedy::keep_source();
     }
     if path.lacks_punch_port() && !path.lacks_port {
         return Remedy::range_blocked(range);

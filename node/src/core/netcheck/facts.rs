@@ -1,6 +1,10 @@
 //! What was seen, without a judgement.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::PeerId;
 use p2pnode_protocol::dns64::Prefix;
@@ -8,7 +12,10 @@ use p2pnode_transports::{Exhausted, Family, PortRange, Transport};
 
 use crate::{
     config::Rotate,
-    core::mappings::{Claim, RouterFacts},
+    core::{
+        mappings::{Claim, RouterFacts},
+        sights::is_hidden,
+    },
 };
 
 /// The payload that QUIC needs.
@@ -16,6 +23,9 @@ pub(super) const LEAST_PAYLOAD: u16 = 1200;
 
 /// Connections are kept alive at least this often, in seconds.
 pub(super) const KEPT_ALIVE: u32 = 15;
+
+/// By how much a certificate begins earlier than it was made, at least: go-libp2p's.
+const BACKDATED_MS: u64 = 3_600_000;
 
 /// All that was seen.
 #[derive(Debug, Clone)]
@@ -66,6 +76,12 @@ impl Facts {
         let lacks = Answer::Fault(Fault::Files);
         let mut paths = self.paths.iter();
         legs.any(|leg| leg.answer == lacks) || paths.any(|path| path.faults.contains(&Fault::Files))
+    }
+
+    /// Whether this clock or that of a relay is so wrong that certificates may not be valid.
+    pub(super) fn ends_certificates(&self) -> bool {
+        let off = self.clock_ahead.map(i64::unsigned_abs);
+        off.is_some_and(|off| off > BACKDATED_MS)
     }
 
     /// The same without what may only have been late: a TCP connection from elsewhere that did not come, where the packet over UDP
@@ -200,6 +216,17 @@ pub(crate) struct Seen {
     pub(crate) local: Option<SocketAddr>,
     /// The mapping; `None` if nothing came back.
     pub(crate) mapped: Option<SocketAddr>,
+    /// Whether the endpoint, a relay, reports that the mapping is that of a NAT in front of it.
+    pub(crate) is_hidden: bool,
+}
+
+impl Seen {
+    /// The address that the endpoint sees in place of this host's, because a NAT on the way to a relay hides that.
+    pub(crate) fn hidden_at(&self) -> Option<IpAddr> {
+        let seen = self.mapped?.ip();
+        let is_own = |ip| self.local.is_some_and(|local| local.ip() == ip);
+        (self.is_hidden || is_hidden(self.by.ip(), seen, is_own)).then_some(seen)
+    }
 }
 
 /// A transport over a family.
@@ -234,6 +261,27 @@ pub(crate) struct PathFacts {
 }
 
 impl PathFacts {
+    /// What shows the NATs of this side: what no NAT in front of a relay has replaced.
+    pub(super) fn shown(&self) -> impl Iterator<Item = &Seen> {
+        self.seen.iter().filter(|seen| seen.hidden_at().is_none())
+    }
+
+    /// The addresses that relays see in place of this host's.
+    pub(super) fn hidden(&self) -> BTreeSet<IpAddr> {
+        self.seen.iter().filter_map(Seen::hidden_at).collect()
+    }
+
+    /// Whether an endpoint sees such an address.
+    pub(crate) fn is_hidden_from(&self, by: SocketAddr) -> bool {
+        let mut seen = self.seen.iter().filter(|seen| seen.by == by);
+        seen.any(|seen| seen.hidden_at().is_some())
+    }
+
+    /// Whether no relay shows where this host is.
+    pub(super) fn is_hidden(&self) -> bool {
+        !self.hidden().is_empty() && self.shown().all(|seen| seen.mapped.is_none())
+    }
+
     /// Whether a sampled port gets out.
     pub(super) fn gets_out(&self) -> bool {
         self.sample.iter().any(|(_, mapped)| mapped.is_some())

@@ -5,6 +5,7 @@ use crate::{
     core::{
         event::{NotDirect, Outcome, Reached},
         finding::{Finding, FindingId, Remedy},
+        peers::Path,
         search_report::{PortClass, SearchClass, SearchReport},
     },
     punch::Reason,
@@ -21,14 +22,15 @@ impl Report {
             (Reached::Direct, _) | (_, None) => return None,
             (Reached::Relayed | Reached::Unreachable, Some(reason)) => reason,
         };
-        self.in_the_way(reason, search)
+        self.in_the_way(reason, search, outcome.path.as_ref())
     }
 
-    /// The same for a peer that stays relayed for this reason.
+    /// The same for a peer that stays relayed for this reason, over this path.
     pub(crate) fn in_the_way(
         &self,
         reason: &NotDirect,
         search: Option<&SearchReport>,
+        path: Option<&Path>,
     ) -> Option<Finding> {
         if self.reaches() == Reaches::Nobody {
             let why = [
@@ -47,6 +49,12 @@ impl Report {
             };
             let lost = || of(relay, FindingId::RelayUnreachable, text);
             return Some(why.unwrap_or_else(lost));
+        }
+        let hides = |reason: &Reason| reason.is_of_network();
+        if matches!(reason, NotDirect::Punch(reason) if hides(reason))
+            && let Some(hidden) = path.and_then(|path| self.hidden_from(path))
+        {
+            return Some(hidden);
         }
         // A peer that is off, or that does not punch, is not a matter of the network.
         let is_lost = match reason {
@@ -96,6 +104,14 @@ impl Report {
             text: "symmetric there, or nothing gets in there: the NAT here lets peers behind most others become direct".to_owned(),
             remedy: Some(Remedy::look_there()),
         })
+    }
+
+    /// The relay of a path sees a NAT in place of this host.
+    fn hidden_from(&self, path: &Path) -> Option<Finding> {
+        let relay = path.hops.first()?.remote?.ip();
+        let mut checks = self.checks.iter();
+        let check = checks.find(|check| check.hidden_from == Some(relay))?;
+        Some(of(check, FindingId::RelayNat, &check.text))
     }
 
     /// The finding of the first check of these that has failed.

@@ -94,7 +94,7 @@ fn none(path: &PathFacts, facts: &Facts) -> Option<Check> {
 /// Another NAT in front of the router, as the outside address shows that the router names.
 fn in_front(path: &PathFacts, router: Option<IpAddr>) -> Option<String> {
     let router = router.filter(|ip| Family::from(*ip) == path.family)?;
-    let mut seen = path.seen.iter().filter_map(|seen| seen.mapped);
+    let mut seen = path.shown().filter_map(|seen| seen.mapped);
     let seen = seen.find(|seen| Family::from(seen.ip()) == path.family)?;
     (seen.ip() != router || is_shared(router)).then(|| {
         format!(
@@ -164,6 +164,7 @@ mod tests {
                 by: ([198, 51, 100, 10], at).into(),
                 local: Some("192.168.1.2:40017".parse().unwrap()),
                 mapped: Some(([203, 0, 113, 7], port).into()),
+                is_hidden: false,
             })
             .to_vec();
         path.from_other_port = Some(false);

@@ -84,8 +84,7 @@ const STEP: u16 = 16;
 impl Mapping {
     pub(crate) fn of(path: &PathFacts) -> Self {
         let seen: Vec<_> = path
-            .seen
-            .iter()
+            .shown()
             .filter_map(|seen| Some((*seen, seen.mapped?)))
             .collect();
         if seen.is_empty() {
@@ -187,8 +186,9 @@ impl Filtering {
 
 impl Allocation {
     pub(crate) fn of(path: &PathFacts) -> Self {
-        let mapped = |(port, mapped): &(u16, Option<_>)| {
-            let mapped: std::net::SocketAddr = (*mapped)?;
+        let hidden = path.hidden();
+        let mapped = |(port, mapped): &(u16, Option<std::net::SocketAddr>)| {
+            let mapped = (*mapped).filter(|at| !hidden.contains(&at.ip()))?;
             Some((*port, mapped.port()))
         };
         let ports: Vec<(u16, u16)> = path.sample.iter().filter_map(mapped).collect();

@@ -1,6 +1,6 @@
 //! Whether relays are where their addresses say, and whether UDP gets there.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use p2pnode_transports::Transport;
 
@@ -8,7 +8,7 @@ use super::{
     Answer, Check, Facts, Id, Leg, PathFacts, RelayFacts, Status, facts::LEAST_PAYLOAD,
     report::check,
 };
-use crate::core::finding::Remedy;
+use crate::core::finding::{Finding, Remedy};
 
 /// A look over TCP takes some four round trips, and ends after 3 s.
 const SLOW: Duration = Duration::from_millis(400);
@@ -72,6 +72,8 @@ pub(super) fn of_relay(relay: &RelayFacts, facts: &Facts) -> Check {
         None
     } else if let Some(transport) = narrow {
         Some(Remedy::too_long(transport))
+    } else if has_unproved && facts.ends_certificates() {
+        Some(Remedy::clock())
     } else if has_unproved {
         Some(Remedy::no_handshake())
     } else {
@@ -79,6 +81,21 @@ pub(super) fn of_relay(relay: &RelayFacts, facts: &Facts) -> Check {
     };
     let text = format!("{}: {}", relay.relay, text.join(", "));
     check(Id::Relay, status, text, remedy)
+}
+
+/// Relays that see the address of a NAT in place of this host's.
+pub(super) fn hidden(facts: &Facts) -> impl Iterator<Item = Check> {
+    let paths = facts.paths.iter().filter(|path| is_up(path, facts));
+    let seen = paths.flat_map(|path| &path.seen);
+    let seen = seen.filter_map(|seen| Some((seen.by.ip(), seen.hidden_at()?)));
+    let seen: BTreeSet<(IpAddr, IpAddr)> = seen.collect();
+    seen.into_iter().map(|(relay, at)| {
+        let text = Finding::hidden(relay, at);
+        Check {
+            hidden_from: Some(relay),
+            ..check(Id::Relay, Status::Warn, text, Some(Remedy::keep_source()))
+        }
+    })
 }
 
 fn text(leg: &Leg) -> String {

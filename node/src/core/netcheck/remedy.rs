@@ -25,6 +25,15 @@ impl Remedy {
         )
     }
 
+    /// A NAT in front of a relay replaces the sources of what comes in.
+    pub(crate) fn keep_source() -> Self {
+        Self::new(
+            "keep_source",
+            "where the relay runs, let the source addresses through: `externalTrafficPolicy: Local` or the host's network in Kubernetes, `userland-proxy: false` in Docker, no masquerade of what comes in; or use another relay",
+            None,
+        )
+    }
+
     pub(crate) fn look_there() -> Self {
         Self::new(
             "look_there",

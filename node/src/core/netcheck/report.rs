@@ -1,5 +1,7 @@
 //! The result as it is printed: one JSON object.
 
+use std::net::IpAddr;
+
 use p2pnode_transports::{Family, Transport};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +35,9 @@ pub(crate) struct Check {
     #[serde(flatten)]
     pub(crate) nat: Option<Nat>,
     pub(crate) text: String,
+    /// The address of the relay that sees a NAT in place of this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hidden_from: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) remedy: Option<Remedy>,
 }
@@ -146,6 +151,7 @@ pub(super) fn check(
         family: None,
         nat: None,
         text: text.into(),
+        hidden_from: None,
         remedy,
     }
 }

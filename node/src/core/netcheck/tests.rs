@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod hidden;
 mod paths;
 mod relayed;
 mod truth;
@@ -103,6 +104,7 @@ impl Lab {
             by: *by,
             local: Some(addr(INSIDE, PORT)),
             mapped: Some(self.maps(PORT, *by)),
+            is_hidden: false,
         };
         let sample = 40_018..40_026;
         PathFacts {

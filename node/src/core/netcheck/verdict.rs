@@ -62,6 +62,10 @@ pub(super) fn verdict(nats: &[(&PathFacts, Nat)], facts: &Facts) -> Verdict {
         let outcomes: Vec<_> = of_family(family)
             .map(|(path, nat)| match is_open(path, facts) {
                 true => Some(true),
+                // The peer learns nothing that leads here, and this node sends first.
+                false if path.is_hidden() => {
+                    Some(matches!(peer, PeerClass::Public | PeerClass::FullCone))
+                }
                 false => becomes_direct(nat, peer),
             })
             .collect();

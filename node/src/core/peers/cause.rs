@@ -26,7 +26,8 @@ impl PathCause {
     /// Why a connection went that `ended` so.
     pub(crate) const fn of_end(ended: Ended, farewell: Farewell) -> Self {
         match (farewell, ended) {
-            (Farewell::Lost, _) | (Farewell::Wanted, Ended::Broken | Ended::Reset) => Self::Lost,
+            (Farewell::Lost, _)
+            | (Farewell::Wanted, Ended::Broken | Ended::Clock | Ended::Reset) => Self::Lost,
             (Farewell::Wanted, Ended::Ours) => Self::Closed,
             (Farewell::Wanted, Ended::Theirs) => Self::ClosedByPeer,
         }

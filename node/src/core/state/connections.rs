@@ -203,6 +203,7 @@ impl NodeState {
             (Farewell::Lost, Ended::Ours) => LossCause::Silent,
             (Farewell::Wanted, Ended::Ours) => LossCause::Ended,
             (_, Ended::Theirs) => LossCause::Closed,
+            (_, Ended::Clock) => LossCause::Clock,
             (_, Ended::Broken | Ended::Reset) => LossCause::Broken,
         };
         if let Some(relay) = self.relays.relay_over(id) {
@@ -211,6 +212,7 @@ impl NodeState {
         let reason = &closed.reason;
         self.inquiries.handle_closed(id);
         self.own_key.handle_closed(id);
+        self.sights.handle_closed(id);
         self.end_introductions(id);
         self.actions.push_back(Action::ForgetObservation(id));
         let jitter = self.rng.f64();
@@ -224,6 +226,12 @@ impl NodeState {
             };
             self.relays
                 .handle_down_for(&leg.relay, Fault::Remote, &reason);
+            if leg.vain > 0 {
+                for dial in &mut self.dials {
+                    let relay = leg.relay.peer;
+                    dial.dialer.handle_relay_trouble(relay, reason.clone());
+                }
+            }
         }
         match leg {
             Some(LostLeg { relay, vain: 0 }) => {
@@ -242,6 +250,7 @@ impl NodeState {
             let lived = now.saturating_duration_since(connection.since);
             let is_refusal = connection.path.how != How::Accepted
                 && !has_answered
+                && closed.ended != Ended::Clock
                 && (closed.ended == Ended::Theirs || lived < AT_ONCE);
             if is_vain || self.unreported.contains(&id) {
                 tracing::debug!(peer = %closed.peer, connection = %id, kind = %connection.path.kind, %reason, "disconnected");
@@ -292,7 +301,7 @@ impl NodeState {
                 // Its search has begun when its path became doubtful.
                 (Farewell::Lost, _) if self.reconnector.is_searched(&peer) => {}
                 (Farewell::Lost, _) => self.reconnector.handle_lost(&peer, now, jitter),
-                (Farewell::Wanted, Ended::Theirs | Ended::Broken | Ended::Reset) => {
+                (Farewell::Wanted, Ended::Theirs | Ended::Broken | Ended::Clock | Ended::Reset) => {
                     self.reconnector.handle_left(&peer, now, jitter);
                 }
                 (Farewell::Wanted, Ended::Ours) => {
@@ -305,7 +314,7 @@ impl NodeState {
         let said = match ended {
             Ended::Theirs | Ended::Broken | Ended::Reset if is_refusal => dialer::Farewell::Refused,
             Ended::Theirs => dialer::Farewell::Closed,
-            Ended::Ours | Ended::Broken | Ended::Reset => dialer::Farewell::Lost,
+            Ended::Ours | Ended::Broken | Ended::Clock | Ended::Reset => dialer::Farewell::Lost,
         };
         for dialer in self.dials_of(peer) {
             dialer.handle_disconnected(kind, said, reason.clone(), best.clone(), now);

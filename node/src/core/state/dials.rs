@@ -145,8 +145,12 @@ impl NodeState {
             dialer::Action::Ping => self.ping_for(index),
             dialer::Action::Report(mut event) => {
                 if let event::Event::Result(outcome) = &mut event {
+                    let reason = match outcome.reason {
+                        Some(event::NotDirect::Punch(reason)) => Some(reason),
+                        Some(event::NotDirect::Unreachable(_)) | None => None,
+                    };
                     let path = outcome.path.as_ref();
-                    outcome.finding = path.and_then(|path| self.finding(path));
+                    outcome.finding = path.and_then(|path| self.finding(path, reason));
                 }
                 self.events.push_back(Event::Dial { dial, event });
             }

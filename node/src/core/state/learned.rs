@@ -5,10 +5,13 @@ use std::time::Instant;
 use p2pnode_transports::{Learned, Transport, Trouble};
 
 use super::NodeState;
-use crate::core::{
-    event::{Event, RestReason},
-    finding::{Finding, FindingId, Remedy},
-    peers::Path,
+use crate::{
+    core::{
+        event::{Event, RestReason},
+        finding::{Finding, FindingId, Remedy},
+        peers::Path,
+    },
+    punch::Reason,
 };
 
 impl NodeState {
@@ -28,9 +31,28 @@ impl NodeState {
         self.learned = learned;
     }
 
+    /// What stands in the way of a direct path, where the peer stays on `path` for this reason. Of two things the one that no look
+    /// at the network here shows comes first.
+    pub(crate) fn finding(&self, path: &Path, reason: Option<Reason>) -> Option<Finding> {
+        let hidden = reason.filter(|reason| reason.is_of_network());
+        let hidden = hidden.and_then(|_| self.hidden_by(path));
+        hidden.or_else(|| self.trouble(path))
+    }
+
+    /// The relay of a path sees the address of a NAT in place of this node's.
+    fn hidden_by(&self, path: &Path) -> Option<Finding> {
+        let relay = path.relay?;
+        let at = self.hidden_at(&relay)?;
+        Some(Finding {
+            id: FindingId::RelayNat,
+            text: Finding::hidden(relay, at),
+            remedy: Some(Remedy::keep_source()),
+        })
+    }
+
     /// What is wrong with the TCP connections of this path. A path that is narrow mostly begins with a narrow link of this host, which
     /// is that of the others as well.
-    pub(crate) fn finding(&self, path: &Path) -> Option<Finding> {
+    fn trouble(&self, path: &Path) -> Option<Finding> {
         let hops = path.hops.iter();
         let tcp: Vec<_> = hops
             .filter(|hop| hop.transport == Some(Transport::Tcp))

@@ -74,6 +74,7 @@ use crate::core::{
     refusals::Refusals,
     registrar::Registrar,
     relays::RelayKeeper,
+    sights::Sights,
     tokens::Tokens,
 };
 use crate::punch::Reason;
@@ -103,6 +104,7 @@ pub(crate) struct NodeState {
     addresses: Addresses,
     peers: PeerTable,
     relays: RelayKeeper,
+    sights: Sights,
     endings: Endings,
     dials: Vec<Dial>,
     pace: Pace,
@@ -211,6 +213,7 @@ impl NodeState {
             addresses: Addresses::default(),
             peers: PeerTable::new(family),
             relays: RelayKeeper::new(&relays, reservations, family, now),
+            sights: Sights::default(),
             endings: Endings::default(),
             dials: Vec::new(),
             pace: Pace::default(),

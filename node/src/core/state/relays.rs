@@ -179,6 +179,7 @@ impl NodeState {
         now: Instant,
     ) {
         self.relays.handle_identified(connection, now);
+        self.note_sight(connection, peer, &observed);
         if let Some(observation) = self.believed(connection, peer, observed) {
             if observation.transport == Transport::Quic
                 && let Some(at) = to_socket_addr(&observation.addr)
@@ -188,6 +189,25 @@ impl NodeState {
             self.actions.push_back(Action::Observe(observation));
         }
         self.advance(now);
+    }
+
+    /// At which address a relay sees this node.
+    fn note_sight(&mut self, connection: ConnectionId, relay: PeerId, observed: &Multiaddr) {
+        let hop = self.peers.connection(connection);
+        let hop = hop.and_then(|known| known.path.hops.first());
+        let remote = hop.and_then(|hop| hop.remote);
+        let seen = to_socket_addr(observed).map(|at| at.ip());
+        let (Some(remote), Some(seen), true) = (remote, seen, self.relays.is_configured(&relay))
+        else {
+            return;
+        };
+        self.sights
+            .handle_seen(connection, relay, remote.ip(), seen);
+    }
+
+    /// The address that a relay sees in place of this node's, because a NAT on the way hides that.
+    pub(crate) fn hidden_at(&self, relay: &PeerId) -> Option<IpAddr> {
+        self.sights.hidden_at(relay, |ip| self.addresses.has(ip))
     }
 
     /// The observation of a mapping, if this node believes it. The observer has to be a relay, on a connection that this node

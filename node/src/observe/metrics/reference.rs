@@ -213,6 +213,7 @@ fn nat(metrics: &Metrics) {
                 kind: Kind::Unknown,
             }),
             text: String::new(),
+            hidden_from: None,
             remedy: None,
         };
         let labels = NatLabels::of(&check).unwrap();

@@ -197,6 +197,12 @@ fn relay_line(relay: &RelayStatus) -> String {
         let gap = if text.is_empty() { "" } else { "; " };
         let _ = write!(text, "{gap}{reason}");
     }
+    if let Some(at) = relay.hidden_at {
+        let _ = write!(
+            text,
+            "; relay_nat: it sees this node at {at}, a NAT's address"
+        );
+    }
     format!("{label} {state:11} {text}").trim_end().to_owned()
 }
 

@@ -179,13 +179,14 @@ impl Look<'_> {
     }
 
     /// How a relay saw a port.
-    pub(super) fn seen(&self, port: u16, by: SocketAddr, mapped: Option<SocketAddr>) -> Seen {
+    pub(super) fn seen(&self, port: u16, by: SocketAddr, got: Option<&Message>) -> Seen {
         let local = self.sockets.source_ip(by.ip());
         self.note_files();
         Seen {
             by,
             local: local.map(|ip| SocketAddr::new(ip, port)),
-            mapped,
+            mapped: got.and_then(|got| got.mapped),
+            is_hidden: got.is_some_and(Message::hides),
         }
     }
 }

@@ -19,7 +19,10 @@ use super::{
     path::{MAPPINGS, Target, request},
     tcp, udp,
 };
-use crate::swarm::autonat::{Nonces, Witness, is_reached};
+use crate::{
+    core::sights::is_hidden,
+    swarm::autonat::{Nonces, Witness, is_reached},
+};
 
 /// How long a relay that serves AutoNAT has to answer STUN as well, once another one has.
 const SAME: Duration = Duration::from_millis(300);
@@ -115,15 +118,20 @@ async fn seen(
         targets.iter().find(is_it).map(|target| target.addr)
     };
     let quic = target(Transport::Quic);
-    match transport {
-        Transport::Quic => over_udp(sockets, quic).await,
-        Transport::Tcp => over_tcp(sockets, target(Transport::Tcp), quic).await,
-    }
+    let (by, at) = match transport {
+        Transport::Quic => (quic?, over_udp(sockets, quic).await?),
+        Transport::Tcp => {
+            let tcp = target(Transport::Tcp);
+            (tcp?, over_tcp(sockets, tcp, quic).await?)
+        }
+    };
+    let own = sockets.source_ip(by.ip());
+    (!is_hidden(by.ip(), at.ip(), |ip| own == Some(ip))).then_some(at)
 }
 
 async fn over_udp(sockets: &Handle, at: Option<SocketAddr>) -> Option<SocketAddr> {
     let got = udp::ask(sockets.stun(), at?, &request(), MAPPINGS).await?;
-    got.message.mapped
+    got.message.shown()
 }
 
 /// At the second port of the relay: the node's own connection may have the 4-tuple towards the first one.
@@ -138,5 +146,5 @@ async fn over_tcp(
     }
     let connecting = timeout(MAPPINGS, sockets.connect_from_punch(at, Segments::Full));
     let stream = connecting.await.ok()?.ok()?;
-    tcp::ask(stream, &request(), MAPPINGS).await?.1.mapped
+    tcp::ask(stream, &request(), MAPPINGS).await?.1.shown()
 }

@@ -127,16 +127,20 @@ async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
         Some((*addr, got?.1, started.elapsed()))
     }))
     .await;
-    let met: Vec<(SocketAddr, Message, Duration)> = met.into_iter().flatten().collect();
+    let mut met: Vec<(SocketAddr, Message, Duration)> = met.into_iter().flatten().collect();
     let at = SystemTime::now();
     for (addr, message, _) in &met {
-        let seen = look.seen(socket.port(), *addr, message.mapped);
+        let seen = look.seen(socket.port(), *addr, Some(message));
         path.facts.seen.push(seen);
     }
     let has_partner = |(at, got, _): &&(SocketAddr, Message, Duration)| {
         got.other.is_some_and(|other| may_ask(other, *at))
     };
-    let Some((relay, got, rtt)) = met.iter().find(has_partner).or(met.first()) else {
+    // What a NAT in front of a relay hides shows that NAT, so other relays come first.
+    met.sort_by_key(|(addr, ..)| path.facts.is_hidden_from(*addr));
+    let shows = |(addr, ..): &&(SocketAddr, Message, Duration)| !path.facts.is_hidden_from(*addr);
+    let mut partnered = met.iter().filter(shows);
+    let Some((relay, got, rtt)) = partnered.find(has_partner).or(met.first()) else {
         path.facts.sample = sampled(look, &addrs[..addrs.len().min(TRIED)]).await;
         return;
     };
@@ -151,7 +155,7 @@ async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
     let mappings = join_all(others.map(|by| async move {
         let asked = ask_at(look, socket.connect(by, Segments::Full)).await;
         let got = asked.flatten();
-        look.seen(socket.port(), by, got.and_then(|got| got.mapped))
+        look.seen(socket.port(), by, got.as_ref())
     }));
     let (seen_by, sampled, whole) = join3(
         mappings,
@@ -165,6 +169,9 @@ async fn facts(look: &Look<'_>, addrs: &[SocketAddr], path: &mut Path) {
     path.facts.seen.extend(seen_by);
     path.facts.sample = sampled;
 
+    if path.facts.is_hidden_from(relay) {
+        return;
+    }
     // None of the others, which have sent to the relay.
     let Some(fresh) = claim(look) else {
         path.facts.lacks_port = true;

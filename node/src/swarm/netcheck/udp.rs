@@ -99,10 +99,14 @@ async fn facts(look: &Look<'_>, port: u16, addrs: &[SocketAddr], path: &mut Path
     let seen = answers.iter();
     path.facts
         .seen
-        .extend(seen.map(|(addr, got)| look.seen(port, *addr, got.message.mapped)));
+        .extend(seen.map(|(addr, got)| look.seen(port, *addr, Some(&got.message))));
     let has_partner =
         |(at, got): &&(SocketAddr, Got)| got.message.other.is_some_and(|other| may_ask(other, *at));
-    let best = answers.iter().find(has_partner).or(answers.first());
+    // What a NAT in front of a relay hides shows that NAT, so other relays come first.
+    answers.sort_by_key(|(addr, _)| path.facts.is_hidden_from(*addr));
+    let shows = |(addr, _): &&(SocketAddr, Got)| !path.facts.is_hidden_from(*addr);
+    let mut partnered = answers.iter().filter(shows);
+    let best = partnered.find(has_partner).or(answers.first());
     let Some((relay, got)) = best else {
         path.facts.sample = sampled(look, &addrs[..addrs.len().min(TRIED)]).await;
         // quinn keeps the errors of the punch socket to itself. Those of all other ports stand for it.
@@ -115,17 +119,19 @@ async fn facts(look: &Look<'_>, port: u16, addrs: &[SocketAddr], path: &mut Path
         return came;
     };
     let relay = *relay;
+    let is_hidden = path.facts.is_hidden_from(relay);
     path.clock_ahead = clock_ahead(&got.message, got.at, got.rtt);
     let partner = got.message.other.filter(|other| may_ask(*other, relay));
     path.facts.has_partner = partner.is_some();
     let second = got.message.info.map_or(0, |info| info.second_port);
     let second = (second != 0).then(|| SocketAddr::new(relay.ip(), second));
-    let mapped = got.message.mapped;
+    // Elsewhere that address is another host's.
+    let mapped = got.message.mapped.filter(|_| !is_hidden);
 
     let others = second.into_iter().chain(partner);
     let mappings = join_all(others.map(async |by| {
         let got = ask(stun, by, &request(), MAPPINGS).await;
-        look.seen(port, by, got.and_then(|got| got.message.mapped))
+        look.seen(port, by, got.as_ref().map(|got| &got.message))
     }));
     let (seen_by, sampled, payload, hairpin) = join4(
         mappings,
@@ -144,7 +150,9 @@ async fn facts(look: &Look<'_>, port: u16, addrs: &[SocketAddr], path: &mut Path
         let is_it = |(port, mapped): &(u16, Option<_>)| *port == socket.port() && mapped.is_some();
         path.facts.sample.iter().any(is_it)
     };
-    if let Some(fresh) = look.sample.iter().rev().find(gets_out) {
+    if let Some(fresh) = look.sample.iter().rev().find(gets_out)
+        && !is_hidden
+    {
         let within = look
             .deadline
             .saturating_duration_since(Instant::now())

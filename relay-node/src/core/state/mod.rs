@@ -240,6 +240,11 @@ impl RelayState {
         self.introductions.seen.front.translated()
     }
 
+    /// Whether this is the address of a NAT that was reported, behind which peers may be anywhere.
+    pub(crate) fn is_translator(&self, ip: IpAddr) -> bool {
+        self.reported_front == Some(ip)
+    }
+
     /// Reports a translator in front of the relay once it shows, and once it proves to be none.
     pub(super) fn look_in_front(&mut self) {
         let front = &self.introductions.seen.front;

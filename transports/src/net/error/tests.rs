@@ -153,3 +153,53 @@ fn the_words_of_tls_about_an_end_without_its_close_never_appear() {
         assert!(shown.contains("ended without a graceful close"), "{shown}");
     }
 }
+
+/// What TLS reports of a certificate, on the side that has looked at it and on the other, over TCP and over QUIC.
+fn tls(here: rustls::CertificateError, alert: u8) -> [io::Error; 4] {
+    let code = quinn::TransportErrorCode::crypto(alert);
+    let there = rustls::Error::AlertReceived(alert.into());
+    let tcp = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let closed = quinn::ConnectionClose {
+        error_code: code,
+        frame_type: None,
+        reason: Default::default(),
+    };
+    let quic = |error: quinn::ConnectionError| io::Error::other(error);
+    [
+        tcp(rustls::Error::InvalidCertificate(here)),
+        tcp(there),
+        quic(quinn::ConnectionError::TransportError(code.into())),
+        quic(quinn::ConnectionError::ConnectionClosed(closed)),
+    ]
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_now_is_a_matter_of_a_clock_and_no_other_one_is() {
+    let remote = "192.0.2.1:443".parse().unwrap();
+    let texts = |error: &io::Error| {
+        let handshake = Error::handshake(remote, error);
+        [
+            innermost(error),
+            handshake.to_string(),
+            innermost(&handshake),
+        ]
+    };
+    let expired = tls(rustls::CertificateError::Expired, 45);
+    for (error, whose) in expired.iter().zip(["the peer's", "this host's"].repeat(2)) {
+        for text in texts(error) {
+            let names = format!("clock: {whose} certificate is not valid at the time");
+            assert!(text.contains(&names), "{text}");
+        }
+    }
+    let ends = expired.map(|error| closed(&error));
+    let there = Some(Closed::Clock);
+    assert_eq!(ends, [None, there, None, there]);
+    // bad_certificate, unsupported_certificate, certificate_revoked, certificate_unknown, decrypt_error, no_application_protocol.
+    for alert in [42, 43, 44, 46, 51, 120] {
+        for error in tls(rustls::CertificateError::BadSignature, alert) {
+            for text in texts(&error) {
+                assert!(!text.contains("clock"), "{text}");
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ fn a_dial_that_stays_relayed_gets_the_finding_that_explains_it() {
     };
 
     let timeout = NotDirect::Punch(Reason::Timeout);
-    let found = |facts: &Facts, reason: &NotDirect| assess(facts).in_the_way(reason, None);
+    let found = |facts: &Facts, reason: &NotDirect| assess(facts).in_the_way(reason, None, None);
     let symmetric = found(&facts(vec![LAB[6].1.path(2)]), &timeout).unwrap();
     assert_eq!(
         (symmetric.id, symmetric.text.as_str()),
@@ -91,7 +91,7 @@ fn what_both_sides_have_measured_for_a_search_replaces_the_guess_about_the_other
             reason: None,
         };
         let timeout = NotDirect::Punch(Reason::Timeout);
-        let found = report.in_the_way(&timeout, Some(&search));
+        let found = report.in_the_way(&timeout, Some(&search), None);
         found.map(|finding| (finding.id, finding.text))
     };
     let (stable, random) = (PortClass::Stable, PortClass::Random);
