@@ -145,6 +145,8 @@ pub fn end_at_first() -> io::Result<()> {
         true => None,
         false => Some(unix::signal(SignalKind::hangup())?),
     };
+    // A log that reaches RLIMIT_FSIZE loses lines. The signal that comes with it would end the process.
+    drop(unix::signal(SignalKind::from_raw(libc::SIGXFSZ))?);
     drop(guard);
     let signals = Signals {
         interrupt,

@@ -19,7 +19,7 @@ const PEER: &str = "12D3KooWHimNhb4ENT14zc2axbSMiBe7CKUHTyLDxUmNGqf77WXt";
 #[tokio::test]
 async fn a_process_goes_on_and_ends_well_whatever_becomes_of_its_streams() -> Result<()> {
     for program in ["p2pnode", "relay-node"] {
-        for streams in ["full", "closed", "not read"] {
+        for streams in ["full", "closed", "not read", "bounded"] {
             let home = Home::new()?;
             let args: &[&str] = match program {
                 "p2pnode" => &["run", "--json", "--log", "trace"],
@@ -36,6 +36,15 @@ async fn a_process_goes_on_and_ends_well_whatever_becomes_of_its_streams() -> Re
             if streams == "full" {
                 let full = fs::File::options().write(true).open("/dev/full")?;
                 command.stdout(full.try_clone()?).stderr(full);
+            }
+            if streams == "bounded" {
+                // Some kilobytes, as by RLIMIT_FSIZE of a service manager.
+                let path = command.as_std().get_program().to_string_lossy();
+                let (args, log) = (args.join(" "), home.path("log"));
+                let bounded = format!("ulimit -f 8; exec {path} {args} >{} 2>&1", log.display());
+                let mut shell = Command::new("sh");
+                home.prepare(&mut shell, &["-c", &bounded]);
+                command = shell;
             }
             let mut child = command.spawn()?;
             if streams == "closed" {

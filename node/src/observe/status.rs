@@ -3,7 +3,12 @@
 
 mod services;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, PeerId};
 use p2pnode_protocol::mapping::Protocol;
