@@ -16,7 +16,7 @@ fn families(outcome: &Outcome) -> Vec<Option<Family>> {
     path.hops.iter().map(|hop| hop.family).collect()
 }
 
-fn dual(relay: usize, nat: Nat) -> NodeSetup {
+pub(super) fn dual(relay: usize, nat: Nat) -> NodeSetup {
     NodeSetup {
         ip6: Some(Nat::Firewall),
         relays: vec![(relay, BOTH.to_vec())],
