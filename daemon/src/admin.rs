@@ -17,9 +17,31 @@ use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
+    config::{
+        Reader,
+        kind::{BOOL, HOST_NAME},
+    },
     http::{self, Bounds},
     signals::{Shutdown, Trigger},
 };
+
+/// `admin.hosts` and `admin.page`: the names under which the server answers, and whether it has a page for people.
+pub fn keys(reader: &mut Reader<'_>) -> (Vec<String>, bool) {
+    let hosts = reader.list(
+        "admin.hosts",
+        "Names in the Host header under which the admin HTTP server answers, such as that of a Kubernetes service. It always \
+         answers under IP addresses and localhost.",
+        &HOST_NAME,
+        &[],
+    );
+    let page = reader.one(
+        "admin.page",
+        "Whether the admin HTTP server shows the state on a read-only page at /, with the data of `status --json`.",
+        &BOOL,
+        "true",
+    );
+    (hosts, page)
+}
 
 /// What this process still lacks before it is ready. Cheap to clone; all clones share one state.
 #[derive(Debug, Clone)]

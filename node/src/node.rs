@@ -12,8 +12,7 @@ use tokio::{
 use crate::{
     config::{Config, PROGRAM, Purpose},
     core::event::Event,
-    observe::{metrics::Metrics, readiness},
-    swarm::{self, handle::Handle, token_file::TokenFile},
+    swarm::{handle::Handle, node::start_held},
 };
 
 /// A node that runs as a task of the current tokio runtime. It stops when this value is dropped.
@@ -39,24 +38,7 @@ impl Node {
     ///
     /// If the file of join tokens is invalid, or if a socket cannot be bound.
     pub fn start(keypair: &Keypair, config: &Config) -> anyhow::Result<Self> {
-        let local = keypair.public().to_peer_id();
-        let tokens = config.token_file.as_deref();
-        let tokens = tokens
-            .map(|path| TokenFile::open(path, local))
-            .transpose()?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let node = swarm::node::start(
-            keypair,
-            config,
-            config.reservations,
-            Metrics::default(),
-            readiness::new(),
-            tokens,
-            async {
-                // An error means that the `Node` is gone, which also stops the task.
-                let _ = stopped.await;
-            },
-        )?;
+        let (node, stop) = start_held(keypair, config, config.reservations)?;
         node.serve(config)?;
         Ok(Self {
             handle: node.handle,

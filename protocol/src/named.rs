@@ -8,16 +8,14 @@ macro_rules! named {
             $($(#[$variant_meta:meta])* $variant:ident => $text:literal,)*
         }
     ) => {
-        $(#[$meta])*
-        $vis enum $name {
-            $($(#[$variant_meta])* $variant,)*
+        $crate::named! {
+            $(#[$meta])*
+            $vis enum $name {
+                $($(#[$variant_meta])* $variant,)*
+            }
         }
 
-        #[allow(dead_code, reason = "not each of these enums is listed outside of tests")]
         impl $name {
-            /// All of them, in their order.
-            $vis const ALL: [Self; [$($text),*].len()] = [$(Self::$variant),*];
-
             /// The name.
             #[must_use]
             $vis const fn as_str(self) -> &'static str {

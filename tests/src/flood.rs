@@ -2,24 +2,20 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result};
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpSocket, TcpStream},
+    sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{sleep, timeout},
 };
 
 use crate::{command::run, host::Host, lab::Lab, transport::PATIENCE};
 
-const PAUSE: Duration = Duration::from_millis(50);
 /// Until a connection that was closed is made again. Sockets that say nothing are to be the attack, not a flood of SYNs, which the
 /// kernel's queue and the CPU of the machine bound.
 const REOPEN: Duration = Duration::from_millis(500);
@@ -27,20 +23,20 @@ const REOPEN: Duration = Duration::from_millis(500);
 /// Silent TCP connections, each made again when it was closed, until dropped.
 pub struct Silent {
     tasks: Vec<JoinHandle<()>>,
-    opened: Arc<AtomicUsize>,
+    opened: watch::Sender<usize>,
 }
 
 impl Silent {
     /// So many at a time from `host` to `remote`, from these of its addresses in turn.
     pub fn start(host: &Host, remote: SocketAddr, from: &[IpAddr], count: usize) -> Result<Self> {
-        let opened = Arc::<AtomicUsize>::default();
+        let opened = watch::Sender::new(0);
         let mut tasks = Vec::new();
         for source in from.iter().copied().cycle().take(count) {
-            let opened = Arc::clone(&opened);
+            let opened = opened.clone();
             let task = move |_| async move {
                 loop {
                     if let Ok(mut stream) = connect(source, remote).await {
-                        opened.fetch_add(1, Ordering::Relaxed);
+                        opened.send_modify(|opened| *opened += 1);
                         // It ends when the other side closes it.
                         let _closed = stream.read(&mut [0]).await;
                     }
@@ -54,11 +50,9 @@ impl Silent {
 
     /// Waits until so many were opened, again and again ones included.
     pub async fn opened(&self, count: usize) -> Result<()> {
-        let until = Instant::now() + PATIENCE;
-        while self.opened.load(Ordering::Relaxed) < count {
-            ensure!(Instant::now() < until, "{:?} of {count}", self.opened);
-            sleep(PAUSE).await;
-        }
+        let mut opened = self.opened.subscribe();
+        let reached = timeout(PATIENCE, opened.wait_for(|opened| *opened >= count)).await;
+        reached.with_context(|| format!("{:?} of {count}", self.opened))??;
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ lab_tests! {
     the_listener_prefers_the_slower_family: prefers("auto", "prefer-ip6", Family::Ip6, "ip6");
     the_dialers_preference_goes_before_the_listeners:
         prefers("prefer-ip4", "prefer-ip6", Family::Ip4, "ip4");
+    a_node_that_has_just_started_ends_in_the_family_that_it_prefers: fresh();
 }
 
 const FAMILY: &str = "P2PNODE_DIAL_FAMILY";
@@ -154,4 +155,22 @@ async fn reserved_in_both(node: &Node) -> Result<()> {
     };
     node.until("reservations in both families", PATIENCE, look)
         .await
+}
+
+/// The dialer has no leg to the relay yet, and prefers another family than the peer.
+async fn fresh() -> Result<()> {
+    for transport in Transport::ALL {
+        let lab = Lab::of_test().await?;
+        let relay = Relay::start(&lab, "relay").await?;
+        let a_side = Peer::new(&lab, "a", NatKind::DualStack).await?;
+        let b_side = Peer::new(&lab, "b", NatKind::DualStack).await?;
+        let b = relay.run("b", &b_side.host, &[transport])?;
+        let b = b.env(FAMILY, "prefer-ip4").reserves(&b_side.host).await?;
+        reserved_in_both(&b).await?;
+        let dial = relay.dial("a", &a_side.host, &[transport], &b.id)?;
+        let mut dial = dial.env(FAMILY, "prefer-ip6").on(&a_side.host)?;
+        let path = json!({"kind": "direct", "hops": [{"family": "ip6"}]});
+        dial.ended().await?.result()?.has(&json!({"path": path}))?;
+    }
+    Ok(())
 }

@@ -34,11 +34,17 @@ lab_tests! {
 /// What is published has to follow what happens at the router within this time.
 const FOLLOWS: Duration = Duration::from_secs(30);
 
-async fn maps(mode: &str, method: &str) -> Result<()> {
+/// A relay, a stranger with a public address, and a peer behind a NAT.
+async fn stage(kind: NatKind) -> Result<(Lab, Relay, Host, Peer)> {
     let lab = Lab::of_test().await?;
     let relay = Relay::start(&lab, "relay").await?;
     let stranger = lab.public_host("stranger").await?;
-    let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let peer = Peer::new(&lab, "a", kind).await?;
+    Ok((lab, relay, stranger, peer))
+}
+
+async fn maps(mode: &str, method: &str) -> Result<()> {
+    let (lab, relay, stranger, peer) = stage(NatKind::EimApdf).await?;
     let _daemon = router(&lab, &peer).await?;
     let launch = relay
         .run("a", &peer.host, &Transport::ALL)?
@@ -85,10 +91,7 @@ async fn maps(mode: &str, method: &str) -> Result<()> {
 
 /// Ports that are held, and an exposed one that a stranger reaches.
 async fn holds(kind: NatKind, mode: &str) -> Result<()> {
-    let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, "relay").await?;
-    let stranger = lab.public_host("stranger").await?;
-    let peer = Peer::new(&lab, "a", kind).await?;
+    let (lab, relay, stranger, peer) = stage(kind).await?;
     let target = probe::listen(&peer.host, 8000).await?;
     let config = lab.artifacts().file("a.yaml");
     let web = "expose: { web: { protocol: tcp, target: \"tcp://127.0.0.1:8000\" } }\n";
@@ -244,10 +247,7 @@ async fn lies() -> Result<()> {
 }
 
 async fn dies() -> Result<()> {
-    let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, "relay").await?;
-    let stranger = lab.public_host("stranger").await?;
-    let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let (lab, relay, stranger, peer) = stage(NatKind::EimApdf).await?;
     let _daemon = router(&lab, &peer).await?;
     let node = start(&relay, &peer, &Transport::ALL).await?;
     let mapped = verified(&node, 0).await?;
@@ -264,10 +264,7 @@ async fn dies() -> Result<()> {
 }
 
 async fn reboots() -> Result<()> {
-    let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, "relay").await?;
-    let stranger = lab.public_host("stranger").await?;
-    let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let (lab, relay, stranger, peer) = stage(NatKind::EimApdf).await?;
     let mut daemon = router(&lab, &peer).await?;
     let node = start(&relay, &peer, &Transport::ALL).await?;
     let mapped = both_verified(&node).await?;
@@ -291,10 +288,7 @@ async fn reboots() -> Result<()> {
 }
 
 async fn moves() -> Result<()> {
-    let lab = Lab::of_test().await?;
-    let relay = Relay::start(&lab, "relay").await?;
-    let stranger = lab.public_host("stranger").await?;
-    let peer = Peer::new(&lab, "a", NatKind::EimApdf).await?;
+    let (lab, relay, stranger, peer) = stage(NatKind::EimApdf).await?;
     let _daemon = router(&lab, &peer).await?;
     let node = start(&relay, &peer, &Transport::ALL).await?;
     let mapped = both_verified(&node).await?;

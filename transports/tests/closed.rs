@@ -6,17 +6,15 @@ mod common;
 
 use std::{future::poll_fn, io, pin::Pin, time::Duration};
 
-use common::{LONG, Node, ORDINARY, config, listener, node};
+use common::{LONG, Node, ORDINARY, config, listener, node, noise_only};
 use libp2p::{
     Transport as _,
     core::{
         muxing::{StreamMuxerBox, StreamMuxerExt as _},
         transport::{ListenerId, TransportEvent},
-        upgrade::Version,
     },
     identity::Keypair,
     multiaddr::{Multiaddr, Protocol},
-    noise, tcp, yamux,
 };
 use p2pnode_transports::{Closed, build, closed, innermost, server, tokio_runtime};
 use tokio::{
@@ -85,17 +83,6 @@ async fn a_tcp_stream_that_ends_without_close_notify_is_no_graceful_close() {
     let error = end(&mut dialed).await;
     assert_eq!(closed(&error), Some(Closed::Reset), "{error:?}");
     are_own_words(&innermost(&error), "ended without a graceful close");
-}
-
-/// A peer with libp2p's own TCP, Noise and yamux.
-fn noise_only() -> Node {
-    let keypair = Keypair::generate_ed25519();
-    let transport = tcp::tokio::Transport::new(tcp::Config::new())
-        .upgrade(Version::V1)
-        .authenticate(noise::Config::new(&keypair).unwrap())
-        .multiplex(yamux::Config::default())
-        .boxed();
-    Node::run(&keypair, transport)
 }
 
 #[tokio::test]

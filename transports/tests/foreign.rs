@@ -4,29 +4,19 @@
 
 mod common;
 
-use common::{AS_LISTENER, Accepted, LONG, NEW, Node, ORDINARY, config, node, speak};
+use common::{AS_LISTENER, Accepted, LONG, NEW, Node, ORDINARY, config, node, noise_only, speak};
 use libp2p::{
     Transport as _,
     core::{muxing::StreamMuxerBox, transport::DialOpts, upgrade::Version},
     identity::Keypair,
     multiaddr::Multiaddr,
-    noise, tcp, tls, yamux,
+    tcp, tls, yamux,
 };
 use p2pnode_transports::{Family, Remote, Transport};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
-
-fn noise_only() -> Node {
-    let keypair = Keypair::generate_ed25519();
-    let transport = tcp::tokio::Transport::new(tcp::Config::new())
-        .upgrade(Version::V1)
-        .authenticate(noise::Config::new(&keypair).unwrap())
-        .multiplex(yamux::Config::default())
-        .boxed();
-    Node::run(&keypair, transport)
-}
 
 fn tls_only() -> Node {
     let keypair = Keypair::generate_ed25519();

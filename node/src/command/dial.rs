@@ -5,7 +5,6 @@ use std::time::Instant;
 use anyhow::Context as _;
 use libp2p::identity::Keypair;
 use p2pnode_daemon::{exit::Exit, signals::Shutdown};
-use tokio::sync::oneshot;
 
 use crate::{
     command::{
@@ -19,12 +18,8 @@ use crate::{
         dialer::{Request, Until},
         event::Event,
     },
-    observe::{
-        metrics::Metrics,
-        output::{PROGRESS_INTERVAL, Printer},
-        readiness,
-    },
-    swarm::{node, token_file::TokenFile},
+    observe::output::{PROGRESS_INTERVAL, Printer},
+    swarm::node::start_held,
 };
 
 /// Dials `request.peer` with a node of its own and prints the events, until the result or a signal.
@@ -40,26 +35,8 @@ pub(crate) async fn dial(
     shutdown: &Shutdown,
 ) -> anyhow::Result<Exit> {
     let any_connection = request.until == Until::Connected;
-    let local = keypair.public().to_peer_id();
-    let tokens = config.token_file.as_deref();
-    let tokens = tokens
-        .map(|path| TokenFile::open(path, local))
-        .transpose()?;
-    let (stop, stopped) = oneshot::channel::<()>();
     // The dialer needs no reservation: only a peer that is dialed does.
-    let reservations = 0;
-    let node = node::start(
-        keypair,
-        config,
-        reservations,
-        Metrics::default(),
-        readiness::new(),
-        tokens,
-        async {
-            // An error means that this function has returned, which also stops the node.
-            let _ = stopped.await;
-        },
-    )?;
+    let (node, stop) = start_held(keypair, config, 0)?;
     // The dial has its own channel of events.
     drop(node.events);
     let started = Instant::now();

@@ -19,9 +19,9 @@ use crate::{
     },
     config::{Config, Key},
     control::{Client, EndRequest, ForwardRequest, Found, ServeRequest},
-    observe::{metrics::Metrics, readiness, status::SessionStatus},
+    observe::status::SessionStatus,
     services::{Goal, Line, ListError, Listed, Report, reports},
-    swarm::{node, token_file::TokenFile},
+    swarm::node::start_held,
 };
 
 /// How long a command may take to end after a signal.
@@ -93,24 +93,7 @@ impl Own {
         config: &Config,
         reservations: usize,
     ) -> anyhow::Result<Self> {
-        let local = keypair.public().to_peer_id();
-        let tokens = config.token_file.as_deref();
-        let tokens = tokens
-            .map(|path| TokenFile::open(path, local))
-            .transpose()?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let node = node::start(
-            keypair,
-            config,
-            reservations,
-            Metrics::default(),
-            readiness::new(),
-            tokens,
-            async {
-                // An error means that the command has ended.
-                let _ = stopped.await;
-            },
-        )?;
+        let (node, stop) = start_held(keypair, config, reservations)?;
         node.know_peers(config);
         Ok(Self {
             handle: node.handle,

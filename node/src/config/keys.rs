@@ -2,11 +2,12 @@
 
 use libp2p::PeerId;
 use p2pnode_daemon::{
+    admin,
     config::{
         Reader,
         kind::{
-            BOOL, BYTES_LIMIT, COUNT, DIAL_ADDR, HOST_NAME, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT,
-            PATH, PEER_ID, SOCKET_ADDR, SOCKET_PATH,
+            BOOL, BYTES_LIMIT, COUNT, DIAL_ADDR, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
+            PEER_ID, SOCKET_ADDR, SOCKET_PATH,
         },
     },
     memory,
@@ -144,19 +145,7 @@ impl Config {
             "Address of the admin HTTP server, which serves /livez, /readyz, /metrics and a page at /. Default: none. `dial` ignores this key.",
             &SOCKET_ADDR,
         );
-        let admin_hosts = reader.list(
-            "admin.hosts",
-            "Names in the Host header under which the admin HTTP server answers, such as that of a Kubernetes service. It always \
-             answers under IP addresses and localhost.",
-            &HOST_NAME,
-            &[],
-        );
-        let admin_page = reader.one(
-            "admin.page",
-            "Whether the admin HTTP server shows the state on a read-only page at /, with the data of `status --json`.",
-            &BOOL,
-            "true",
-        );
+        let (admin_hosts, admin_page) = admin::keys(reader);
         let control = reader.computed(
             "control.socket",
             "Path of the control socket. Default: $XDG_RUNTIME_DIR/p2pnode/control.sock; for root: /run/p2pnode/control.sock.",

@@ -180,6 +180,22 @@ mod tests {
         registrar.handle_looked_up(&relay, now);
     }
 
+    /// There is a record, and a relay that keeps it.
+    fn with_relay(now: Instant) -> (Registrar, PeerId) {
+        let (mut registrar, relay) = (Registrar::default(), PeerId::random());
+        registrar.set_addrs(addrs(1), now);
+        registrar.set_relays(&BTreeSet::from([relay]));
+        (registrar, relay)
+    }
+
+    /// The relay is sent the record.
+    fn registering(now: Instant) -> (Registrar, PeerId) {
+        let (mut registrar, relay) = with_relay(now);
+        ask(&mut registrar, relay, now);
+        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
+        (registrar, relay)
+    }
+
     #[test]
     fn a_record_is_registered_when_there_is_one_and_renewed_before_it_expires() {
         let (relay, now) = (PeerId::random(), Instant::now());
@@ -209,12 +225,8 @@ mod tests {
 
     #[test]
     fn what_has_changed_is_registered_at_once_also_if_it_changed_on_the_way() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut registrar = Registrar::default();
-        registrar.set_addrs(addrs(1), now);
-        registrar.set_relays(&BTreeSet::from([relay]));
-        ask(&mut registrar, relay, now);
-        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
+        let now = Instant::now();
+        let (mut registrar, relay) = registering(now);
         registrar.set_addrs(addrs(2), now);
         assert_eq!(poll(&mut registrar, now), None);
         registrar.handle_registered(&relay, true, now);
@@ -228,12 +240,8 @@ mod tests {
 
     #[test]
     fn a_relay_that_has_lost_the_reservation_gets_the_record_again_when_it_holds_one_again() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut registrar = Registrar::default();
-        registrar.set_addrs(addrs(1), now);
-        registrar.set_relays(&BTreeSet::from([relay]));
-        ask(&mut registrar, relay, now);
-        assert_eq!(poll(&mut registrar, now), Some(Action::Register(relay)));
+        let now = Instant::now();
+        let (mut registrar, relay) = registering(now);
         registrar.handle_registered(&relay, true, now);
         registrar.set_relays(&BTreeSet::new());
         assert_eq!(registrar.poll_timeout(), None);
@@ -253,10 +261,8 @@ mod tests {
 
     #[test]
     fn after_the_clock_was_set_back_the_next_record_is_newer_than_that_of_the_run_before() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut registrar = Registrar::default();
-        registrar.set_addrs(addrs(1), now);
-        registrar.set_relays(&BTreeSet::from([relay]));
+        let now = Instant::now();
+        let (mut registrar, relay) = with_relay(now);
         assert_eq!(poll(&mut registrar, now), Some(Action::LookUp(relay)));
         registrar.handle_own_record(9000, now);
         registrar.handle_looked_up(&relay, now);
@@ -274,10 +280,8 @@ mod tests {
 
     #[test]
     fn a_relay_that_does_not_say_what_it_keeps_gets_the_record_all_the_same() {
-        let (relay, now) = (PeerId::random(), Instant::now());
-        let mut registrar = Registrar::default();
-        registrar.set_addrs(addrs(1), now);
-        registrar.set_relays(&BTreeSet::from([relay]));
+        let now = Instant::now();
+        let (mut registrar, relay) = with_relay(now);
         assert_eq!(poll(&mut registrar, now), Some(Action::LookUp(relay)));
         assert_eq!(registrar.poll_timeout(), Some(now + ASK));
         assert_eq!(

@@ -204,33 +204,23 @@ impl Behaviour {
             handler: NotifyHandler::One(circuit),
             event,
         };
+        let message = |addrs: Vec<Multiaddr>, rtt| Addresses {
+            rtt,
+            ..addrs.into()
+        };
         Some(match action {
             Action::Connect {
                 peer,
                 circuit,
                 addrs,
                 rtt,
-            } => notify(
-                peer,
-                circuit,
-                Command::Connect(Addresses {
-                    rtt,
-                    ..addrs.into()
-                }),
-            ),
+            } => notify(peer, circuit, Command::Connect(message(addrs, rtt))),
             Action::Reply {
                 peer,
                 circuit,
                 addrs,
                 rtt,
-            } => notify(
-                peer,
-                circuit,
-                Command::Reply(Addresses {
-                    rtt,
-                    ..addrs.into()
-                }),
-            ),
+            } => notify(peer, circuit, Command::Reply(message(addrs, rtt))),
             Action::Drop {
                 peer,
                 circuit,

@@ -59,6 +59,20 @@ pub(crate) struct Policy {
     pub(crate) advertise: Arc<dyn Fn() -> Vec<Multiaddr> + Send + Sync>,
 }
 
+#[cfg(any(fuzzing, test))]
+impl Policy {
+    /// Everything is admitted, over both transports.
+    pub(crate) fn open() -> Self {
+        Self {
+            transports: vec![Transport::Quic, Transport::Tcp],
+            families: FamilyPolicy::Auto,
+            permit: Arc::new(|_| true),
+            names: Arc::new(|_| false),
+            advertise: Arc::new(Vec::new),
+        }
+    }
+}
+
 impl Policy {
     fn admits(&self, candidate: &Candidate) -> bool {
         self.transports.contains(&candidate.transport)

@@ -1,14 +1,10 @@
 //! What the fuzz targets (`fuzz/`) call: they see no private module.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashSet};
 
 use futures::{executor::block_on, io::Cursor};
 use libp2p::PeerId;
 use p2pnode_protocol::dcutr::{MAX_ADDRESSES, MAX_MESSAGE, Message, read, write};
-use p2pnode_transports::{FamilyPolicy, Transport};
 
 use super::candidates::{Local, MAX_CANDIDATES, Policy};
 
@@ -52,13 +48,7 @@ pub fn candidates(bytes: &[u8]) {
     let Ok(Message::Connect(addresses)) = Message::decode(bytes) else {
         return;
     };
-    let policy = Policy {
-        transports: vec![Transport::Quic, Transport::Tcp],
-        families: FamilyPolicy::Auto,
-        permit: Arc::new(|_| true),
-        names: Arc::new(|_| false),
-        advertise: Arc::new(Vec::new),
-    };
+    let policy = Policy::open();
     let admitted = Local::default().admit(
         &policy,
         &HashSet::new(),

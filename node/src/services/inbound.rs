@@ -176,6 +176,7 @@ impl Hub {
 
     async fn list_on_path(&self, peer: PeerId) -> Result<Vec<Listed>, ListError> {
         loop {
+            let changed = self.paths_changed();
             match self.hello(peer, true).await {
                 Ok(offers) => return Ok(offers.into_iter().map(Listed::from).collect()),
                 Err(OpenError::Unsupported) => return Ok(Vec::new()),
@@ -185,7 +186,7 @@ impl Hub {
             if let Some(reason) = self.state().paths.why_unreachable(&peer) {
                 return Err(ListError::Unreachable(reason.to_owned()));
             }
-            tokio::time::sleep(PATH_LOOK).await;
+            changed.await;
         }
     }
 
@@ -223,6 +224,3 @@ impl Hub {
         Ok(offers)
     }
 }
-
-/// How often a question looks whether there is a path.
-const PATH_LOOK: Duration = Duration::from_millis(50);

@@ -300,7 +300,9 @@ impl World {
         self.after(timeout, move |world| world.missed(id, turn, pace));
         if let Some(trip) = trip {
             self.after(trip, move |world| {
-                let is_there = world.ends.contains_key(&far) || world.opening.contains_key(&far);
+                let is_there = world.ends.contains_key(&far)
+                    || world.opening.contains_key(&far)
+                    || world.attempts.contains_key(&far);
                 if is_there && world.path(id).is_some() {
                     world.ping_answered(id, turn, trip, pace);
                 }

@@ -32,6 +32,8 @@ pub(super) struct Network {
     pub(super) loss: f64,
     /// Added to each packet of a family.
     pub(super) slow: BTreeMap<Family, Duration>,
+    /// Until then the packets of dials of a family are lost.
+    pub(super) dark: BTreeMap<Family, Instant>,
     /// Pairs of hosts between which no packet gets through.
     cuts: BTreeSet<(usize, usize)>,
     trace: VecDeque<String>,
@@ -50,6 +52,7 @@ impl Network {
             jitter: Duration::ZERO,
             loss: 0.0,
             slow: BTreeMap::new(),
+            dark: BTreeMap::new(),
             cuts: BTreeSet::new(),
             trace: VecDeque::new(),
         }
@@ -100,6 +103,12 @@ impl Network {
 
     pub(super) fn is_cut(&self, a: usize, b: usize) -> bool {
         self.cuts.contains(&(a.min(b), a.max(b)))
+    }
+
+    pub(super) fn is_dark(&self, family: Family) -> bool {
+        self.dark
+            .get(&family)
+            .is_some_and(|until| self.now < *until)
     }
 
     /// `base` with its jitter.

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -282,9 +281,7 @@ impl World {
         let policy = Policy {
             transports: setup.transports.clone(),
             families: setup.family,
-            permit: Arc::new(|_| true),
-            names: Arc::new(|_| false),
-            advertise: Arc::new(Vec::new),
+            ..Policy::open()
         };
         let mut machine = Machine::new(local, setup.punches, policy, Timing::default(), seed);
         machine.handle_relays(&relay_addrs);

@@ -8,6 +8,7 @@ mod family;
 mod loss;
 mod outage;
 mod outcomes;
+mod preference;
 mod property;
 mod punch;
 mod reasons;
@@ -24,6 +25,12 @@ use super::{World, nat::Nat, scenario::NodeSetup};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+/// More of them than each run has time for: SIMULATION_SEEDS=5000.
+fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let seeds = std::env::var("SIMULATION_SEEDS").map(|seeds| seeds.parse().unwrap());
+    0..seeds.unwrap_or(usual)
 }
 
 /// A relay, and two nodes behind these NATs that hold reservations on it.

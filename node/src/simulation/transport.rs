@@ -111,7 +111,8 @@ impl World {
         let Some(target) = target.filter(|target| *target != host) else {
             return;
         };
-        if self.network.is_cut(host, target) || self.network.loses() {
+        let is_dark = self.network.is_dark(to.family());
+        if is_dark || self.network.is_cut(host, target) || self.network.loses() {
             return;
         }
         let base = self.one_way(host, target, to.family());

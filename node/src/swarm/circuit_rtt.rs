@@ -89,13 +89,8 @@ where
     type Future = BoxFuture<'static, Result<Self::Output, U::Error>>;
 
     fn upgrade_inbound(self, stream: C, info: Self::Info) -> Self::Future {
-        let (stream, received) = Counted::new(stream);
-        time(
-            self.times,
-            received,
-            self.upgrade.upgrade_inbound(stream, info),
-        )
-        .boxed()
+        let upgrade = |stream| self.upgrade.upgrade_inbound(stream, info);
+        time(self.times, stream, upgrade)
     }
 }
 
@@ -111,26 +106,29 @@ where
     type Future = BoxFuture<'static, Result<Self::Output, U::Error>>;
 
     fn upgrade_outbound(self, stream: C, info: Self::Info) -> Self::Future {
-        let (stream, received) = Counted::new(stream);
-        time(
-            self.times,
-            received,
-            self.upgrade.upgrade_outbound(stream, info),
-        )
-        .boxed()
+        let upgrade = |stream| self.upgrade.upgrade_outbound(stream, info);
+        time(self.times, stream, upgrade)
     }
 }
 
-async fn time<T, E>(
+fn time<C, F, T, E>(
     times: CircuitTimes,
-    received: Arc<AtomicU64>,
-    upgrade: impl Future<Output = Result<(PeerId, T), E>>,
-) -> Result<(PeerId, LimitedProposals<T>), E> {
-    let began = Instant::now();
-    let (peer, stream) = upgrade.await?;
-    let rtt = began.elapsed();
-    times.note(peer, CircuitFacts { rtt, received });
-    Ok((peer, LimitedProposals::new(stream)))
+    stream: C,
+    upgrade: impl FnOnce(Counted<C>) -> F,
+) -> BoxFuture<'static, Result<(PeerId, LimitedProposals<T>), E>>
+where
+    F: Future<Output = Result<(PeerId, T), E>> + Send + 'static,
+{
+    let (stream, received) = Counted::new(stream);
+    let upgrade = upgrade(stream);
+    async move {
+        let began = Instant::now();
+        let (peer, stream) = upgrade.await?;
+        let rtt = began.elapsed();
+        times.note(peer, CircuitFacts { rtt, received });
+        Ok((peer, LimitedProposals::new(stream)))
+    }
+    .boxed()
 }
 
 /// A stream that counts the bytes that come over it. They bound what the peer can make this node send elsewhere.

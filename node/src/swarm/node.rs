@@ -10,7 +10,7 @@ use libp2p::identity::Keypair;
 use p2pnode_daemon::admin::Readiness;
 use p2pnode_protocol::addr;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -63,6 +63,37 @@ impl Node {
     pub(crate) fn know_peers(&self, config: &Config) {
         self.handle.hub().know(config.peer_addrs());
     }
+}
+
+/// Starts a node that nobody asks for metrics or readiness. It runs until the sender is dropped.
+///
+/// # Errors
+///
+/// If the file of join tokens is invalid, or if a socket cannot be bound.
+pub(crate) fn start_held(
+    keypair: &Keypair,
+    config: &Config,
+    reservations: usize,
+) -> anyhow::Result<(Node, oneshot::Sender<()>)> {
+    let local = keypair.public().to_peer_id();
+    let open = |path| TokenFile::open(path, local);
+    let tokens = config.token_file.as_deref().map(open).transpose()?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = async {
+        // An error means that the sender is gone.
+        let _ = stopped.await;
+    };
+    let (metrics, readiness) = (Metrics::default(), readiness::new());
+    let node = start(
+        keypair,
+        config,
+        reservations,
+        metrics,
+        readiness,
+        tokens,
+        stopped,
+    )?;
+    Ok((node, stop))
 }
 
 /// Binds the sockets and starts the event loop, which holds that many reservations, presents `tokens` and runs until

@@ -246,24 +246,16 @@ pub(super) fn xored(address: SocketAddr, transaction: &Transaction) -> SocketAdd
     let key = transaction.0;
     let port = address.port() ^ u16::from_be_bytes([key[0], key[1]]);
     let ip = match address.ip() {
-        IpAddr::V4(ip) => {
-            let mut octets = ip.octets();
-            octets
-                .iter_mut()
-                .zip(key)
-                .for_each(|(byte, key)| *byte ^= key);
-            IpAddr::from(octets)
-        }
-        IpAddr::V6(ip) => {
-            let mut octets = ip.octets();
-            octets
-                .iter_mut()
-                .zip(key)
-                .for_each(|(byte, key)| *byte ^= key);
-            IpAddr::from(octets)
-        }
+        IpAddr::V4(ip) => combined(ip.octets(), key).into(),
+        IpAddr::V6(ip) => combined(ip.octets(), key).into(),
     };
     SocketAddr::new(ip, port)
+}
+
+fn combined<const N: usize>(mut octets: [u8; N], key: [u8; 16]) -> [u8; N] {
+    let pairs = octets.iter_mut().zip(key);
+    pairs.for_each(|(byte, key)| *byte ^= key);
+    octets
 }
 
 /// The checksum of Ethernet and ZIP.

@@ -4,11 +4,12 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use p2pnode_daemon::{
+    admin,
     config::{
         Form, Kind, Reader,
         kind::{
-            BOOL, BYTES_LIMIT, COUNT, DURATION_LIMIT, HOST_NAME, LIMIT, LISTEN_ADDR, LOG_FILTER,
-            LOG_FORMAT, PATH, SOCKET_ADDR, SOCKET_PATH,
+            BYTES_LIMIT, COUNT, DURATION_LIMIT, LIMIT, LISTEN_ADDR, LOG_FILTER, LOG_FORMAT, PATH,
+            SOCKET_ADDR, SOCKET_PATH,
         },
     },
     memory,
@@ -88,19 +89,7 @@ impl Config {
             "Address of the admin HTTP server with /livez, /readyz, /metrics and a page at /. None by default.",
             &SOCKET_ADDR,
         );
-        let admin_hosts = reader.list(
-            "admin.hosts",
-            "Names in the Host header under which the admin HTTP server answers, such as that of a Kubernetes service. It always \
-             answers under IP addresses and localhost.",
-            &HOST_NAME,
-            &[],
-        );
-        let admin_page = reader.one(
-            "admin.page",
-            "Whether the admin HTTP server shows the state on a read-only page at /, with the data of `status --json`.",
-            &BOOL,
-            "true",
-        );
+        let (admin_hosts, admin_page) = admin::keys(reader);
         let control = control(reader);
         let log = Log {
             level: reader.one(

@@ -11,8 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
-use tokio::time::sleep;
+use anyhow::{Context as _, Result, ensure};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use crate::host::Host;
 
@@ -35,8 +38,8 @@ fn at(address: &str) -> SocketAddr {
 /// The target: it returns what it gets, on every connection.
 #[derive(Clone, Debug, Default)]
 pub struct Echo {
-    /// How its connections have ended.
-    ends: Arc<Mutex<Vec<io::ErrorKind>>>,
+    /// How many of its connections were reset.
+    resets: watch::Sender<usize>,
     clean: Arc<AtomicU64>,
 }
 
@@ -53,29 +56,21 @@ impl Echo {
                     Ok(()) => {
                         echo.clean.fetch_add(1, SeqCst);
                     }
-                    Err(error) => echo.lock().push(error.kind()),
+                    Err(_) => echo.resets.send_modify(|resets| *resets += 1),
                 });
             }
         });
         Ok(echo)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<io::ErrorKind>> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits until so many connections were reset.
     pub async fn resets(&self, wanted: usize, within: Duration) -> Result<()> {
-        let until = Instant::now() + within;
-        while self.lock().len() < wanted {
-            let clean = self.clean.load(SeqCst);
-            ensure!(
-                Instant::now() < until,
-                "{} connections of the target were reset and {clean} ended, not {wanted} resets",
-                self.lock().len()
-            );
-            sleep(Duration::from_millis(20)).await;
-        }
+        let mut resets = self.resets.subscribe();
+        let reached = timeout(within, resets.wait_for(|resets| *resets >= wanted)).await;
+        reached.with_context(|| {
+            let (resets, clean) = (*self.resets.borrow(), self.clean.load(SeqCst));
+            format!("{resets} connections of the target were reset and {clean} ended, not {wanted} resets")
+        })??;
         Ok(())
     }
 }

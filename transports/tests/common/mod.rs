@@ -13,9 +13,11 @@ use libp2p::{
         Endpoint,
         muxing::StreamMuxerBox,
         transport::{Boxed, DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
+        upgrade::Version,
     },
     identity::Keypair,
     multiaddr::Protocol,
+    noise, tcp, yamux,
 };
 use p2pnode_transports::{
     Config, Congestion, FamilyPolicy, Handle, PortRange, build, server, tokio_runtime,
@@ -85,6 +87,17 @@ pub fn node(config: Config) -> (Node, Handle) {
     let keypair = Keypair::generate_ed25519();
     let (transport, handle) = build(&keypair, config).unwrap();
     (Node::run(&keypair, transport), handle)
+}
+
+/// A peer with libp2p's own TCP, Noise and yamux.
+pub fn noise_only() -> Node {
+    let keypair = Keypair::generate_ed25519();
+    let transport = tcp::tokio::Transport::new(tcp::Config::new())
+        .upgrade(Version::V1)
+        .authenticate(noise::Config::new(&keypair).unwrap())
+        .multiplex(yamux::Config::default())
+        .boxed();
+    Node::run(&keypair, transport)
 }
 
 /// A node that only listens, on a port that the kernel chose.

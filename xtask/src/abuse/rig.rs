@@ -352,12 +352,7 @@ impl Rig {
         self.count_packets(&mut row, packets).await?;
         for (words, stranger) in &strangers {
             let events = stranger.events();
-            let counts = events
-                .iter()
-                .rev()
-                .find(|event| !event.json["counts"].is_null());
-            row.strangers
-                .push(counts.map_or(Value::Null, |event| event.json["counts"].clone()));
+            row.strangers.push(counts(&events));
             if attack.name.starts_with("oracle") {
                 let candidate = words
                     .split(' ')
@@ -376,13 +371,7 @@ impl Rig {
             }
         }
         if let Some((_, evil)) = &self.evil {
-            let events = evil.events();
-            let counts = events
-                .iter()
-                .rev()
-                .find(|event| !event.json["counts"].is_null());
-            row.strangers
-                .push(counts.map_or(Value::Null, |event| event.json["counts"].clone()));
+            row.strangers.push(counts(&evil.events()));
         }
         row.judge(attack);
         let alive = match attack.target {
@@ -446,4 +435,13 @@ impl Rig {
         let hosts = [&self.relay.host, &self.honest, &self.stranger];
         hosts.iter().any(|host| host.addresses.contains(&ip))
     }
+}
+
+/// The last counts that a stranger has printed.
+fn counts(events: &[p2pnode_tests::events::Event]) -> Value {
+    let mut counts = events.iter().rev().map(|event| &event.json["counts"]);
+    counts
+        .find(|counts| !counts.is_null())
+        .cloned()
+        .unwrap_or_default()
 }

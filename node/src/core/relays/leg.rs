@@ -51,6 +51,8 @@ pub(super) struct Leg {
     /// Of two legs to one address in one family the one that is to have the punch port.
     pub(super) is_second: bool,
     pub(super) state: State,
+    /// When its last dial began.
+    pub(super) dialed_at: Instant,
     /// Dials in a row that failed.
     pub(super) failures: u32,
     /// Since when it is looked for; `None` from a success on.
@@ -166,6 +168,7 @@ impl Leg {
             is_twin,
             is_second: false,
             state: State::Down { retry_at },
+            dialed_at: retry_at,
             failures: 0,
             wanted_since: None,
             late: 0,

@@ -36,8 +36,10 @@ const HINTS: Measure = Measure {
     period: Duration::from_secs(15),
 };
 
-/// How long the first leg to a relay waits for one of the preferred family, which is dialed at the same time.
-const FAMILY_HEAD_START: Duration = Duration::from_millis(100);
+/// How long the first leg to a relay waits for one of the preferred family, which is dialed at the same time: as long as its own
+/// dial took, within these bounds. On a far or busy path the two are further apart.
+const FAMILY_HEAD_START: (Duration, Duration) =
+    (Duration::from_millis(100), Duration::from_secs(1));
 
 /// What the node is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -175,6 +177,7 @@ impl RelayKeeper {
         for (number, leg) in self.legs.iter_mut().enumerate() {
             if matches!(leg.state, State::Down { retry_at } if retry_at <= now) {
                 leg.state = State::Dialing(None);
+                leg.dialed_at = now;
                 return Some(Action::Dial {
                     leg: number,
                     relay: leg.relay.clone(),
@@ -185,6 +188,7 @@ impl RelayKeeper {
                     connection: None,
                     is_over: false,
                 };
+                leg.dialed_at = now;
                 return Some(Action::Dial {
                     leg: number,
                     relay: leg.relay.clone(),
@@ -265,7 +269,8 @@ impl RelayKeeper {
         leg.failures = 0;
         leg.down_for = None;
         let (peer, family) = (leg.relay.peer, leg.family);
-        self.hold(peer, family, now);
+        let took = now.saturating_duration_since(leg.dialed_at);
+        self.hold(peer, family, took, now);
         // The connection leads to another run of the relay. A relay that still drains announces that again.
         self.draining.remove(&peer);
         opened
@@ -278,8 +283,8 @@ impl RelayKeeper {
         Some(leg.relay.peer)
     }
 
-    /// A leg of this family is up. If the other family is preferred and on its way, circuits wait for it for a moment.
-    fn hold(&mut self, relay: PeerId, family: Family, now: Instant) {
+    /// A leg of this family is up, whose dial took so long. If the other family is preferred and on its way, circuits wait for it for a moment.
+    fn hold(&mut self, relay: PeerId, family: Family, took: Duration, now: Instant) {
         let is_first = |leg: &Leg| self.policy.rank(leg.family) == 0;
         let mut others = self.legs.iter().filter(|leg| leg.relay.peer == relay);
         let is_coming = |leg: &Leg| {
@@ -289,7 +294,8 @@ impl RelayKeeper {
         if self.policy.rank(family) == 0 || others.clone().any(is_up) || !others.any(is_coming) {
             self.holds.remove(&relay);
         } else {
-            self.holds.insert(relay, now + FAMILY_HEAD_START);
+            let (least, most) = FAMILY_HEAD_START;
+            self.holds.insert(relay, now + took.clamp(least, most));
         }
     }
 

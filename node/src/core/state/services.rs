@@ -22,7 +22,7 @@ pub(crate) struct ServiceNeeds {
     pub(crate) wanted: bool,
     /// A client waits for one.
     pub(crate) now: bool,
-    /// It may have as many sessions as the memory admits.
+    /// It may have as many sessions as the memory admits: a service or a forward names it.
     pub(crate) named: bool,
     /// It has sessions here.
     pub(crate) served: bool,

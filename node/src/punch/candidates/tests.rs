@@ -4,16 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn policy() -> Policy {
-    Policy {
-        transports: vec![Transport::Quic, Transport::Tcp],
-        families: FamilyPolicy::Auto,
-        permit: Arc::new(|_| true),
-        names: Arc::new(|_| false),
-        advertise: Arc::new(Vec::new),
-    }
-}
-
 fn addr(text: &str) -> Multiaddr {
     text.parse().unwrap()
 }
@@ -81,23 +71,27 @@ fn what_a_router_maps_is_offered_first_to_peers_and_relays_as_long_as_it_is_prov
     assert!(!local.set_mapped(&addrs), "nothing new");
     let seen = "/ip4/198.51.100.1/udp/51234/quic-v1";
     assert_eq!(
-        offered(&local, &policy(), &[]),
+        offered(&local, &Policy::open(), &[]),
         [mapped[0], mapped[1], seen]
     );
-    let unseen = local.unseen(&policy());
+    let unseen = local.unseen(&Policy::open());
     assert_eq!(
         unseen.iter().map(ToString::to_string).collect::<Vec<_>>(),
         mapped
     );
-    assert_eq!(admitted(&local, &policy(), &mapped), [""; 0], "its own");
+    assert_eq!(
+        admitted(&local, &Policy::open(), &mapped),
+        [""; 0],
+        "its own"
+    );
     // Filters count for it as for all.
     let denied = Policy {
         permit: Arc::new(|addr| !addr.to_string().contains("/tcp/")),
-        ..policy()
+        ..Policy::open()
     };
     assert_eq!(offered(&local, &denied, &[]), [mapped[0], seen]);
     assert!(local.set_mapped(&[]));
-    assert_eq!(offered(&local, &policy(), &[]), [seen]);
+    assert_eq!(offered(&local, &Policy::open(), &[]), [seen]);
 }
 
 #[test]
@@ -123,7 +117,7 @@ fn advertised_addresses_come_first_then_observed_then_global_ones_of_interfaces(
             &local,
             &Policy {
                 advertise,
-                ..policy()
+                ..Policy::open()
             },
             &[]
         ),
@@ -146,11 +140,11 @@ fn private_addresses_go_only_to_a_peer_that_a_relay_sees_in_their_network() {
     ));
     local.set_interfaces(&[addr("/ip4/10.0.0.2/udp/40000/quic-v1")]);
     assert_eq!(
-        offered(&local, &policy(), &[]),
+        offered(&local, &Policy::open(), &[]),
         ["/ip4/198.51.100.1/udp/51234/quic-v1"]
     );
     assert_eq!(
-        offered(&local, &policy(), &near()),
+        offered(&local, &Policy::open(), &near()),
         [
             "/ip4/198.51.100.1/udp/51234/quic-v1",
             "/ip4/10.0.0.2/udp/40000/quic-v1"
@@ -188,10 +182,10 @@ fn the_first_addresses_of_an_interface_are_offered_over_both_transports_however_
         (1..=6).map(port).collect()
     });
     for policy in [
-        policy(),
+        Policy::open(),
         Policy {
             advertise,
-            ..policy()
+            ..Policy::open()
         },
     ] {
         let offered = offered(&local, &policy, &near());
@@ -216,11 +210,11 @@ fn of_many_global_addresses_the_first_are_offered_over_both_transports() {
     let ranked = std::iter::once(9).chain(1..=8).flat_map(both);
     local.set_interfaces(&ranked.collect::<Vec<_>>());
     let unseen = local
-        .unseen(&policy())
+        .unseen(&Policy::open())
         .into_iter()
         .map(|c| c.to_string())
         .collect();
-    for offered in [offered(&local, &policy(), &[]), unseen] {
+    for offered in [offered(&local, &Policy::open(), &[]), unseen] {
         assert_eq!(offered.len(), MAX_CANDIDATES);
         assert_eq!(offered[0], "/ip6/2001:db8::9/udp/40000/quic-v1");
         assert!(offered.iter().any(|of| of == "/ip6/2001:db8::9/tcp/40000"));
@@ -242,7 +236,7 @@ fn what_a_filter_forbids_is_neither_offered_nor_dialed() {
     ));
     let no_quic = Policy {
         permit: Arc::new(|addr| Transport::of(addr) == Some(Transport::Tcp)),
-        ..policy()
+        ..Policy::open()
     };
     assert_eq!(
         offered(&local, &no_quic, &[]),
@@ -270,7 +264,7 @@ fn families_and_transports_that_are_off_are_neither_offered_nor_dialed() {
     ));
     let only_v6 = Policy {
         families: FamilyPolicy::OnlyIp6,
-        ..policy()
+        ..Policy::open()
     };
     assert_eq!(
         offered(&local, &only_v6, &[]),
@@ -278,7 +272,7 @@ fn families_and_transports_that_are_off_are_neither_offered_nor_dialed() {
     );
     let only_tcp = Policy {
         transports: vec![Transport::Tcp],
-        ..policy()
+        ..Policy::open()
     };
     assert_eq!(
         admitted(&local, &only_tcp, &["/ip4/203.0.113.1/udp/5/quic-v1"]),
@@ -292,14 +286,14 @@ fn a_private_address_comes_first_behind_one_nat_and_last_where_the_configuration
     let private = "/ip4/192.168.1.7/udp/40000/quic-v1";
     let public = "/ip4/198.51.100.9/tcp/5";
     let both = [public, private];
-    assert_eq!(admitted(&local, &policy(), &both), [public]);
+    assert_eq!(admitted(&local, &Policy::open(), &both), [public]);
     assert_eq!(
-        admitted_near(&local, &policy(), &near(), &both),
+        admitted_near(&local, &Policy::open(), &near(), &both),
         [private, public]
     );
     let named = Policy {
         names: Arc::new(|_| true),
-        ..policy()
+        ..Policy::open()
     };
     assert_eq!(admitted(&local, &named, &both), [public, private]);
 }
@@ -319,7 +313,7 @@ fn what_the_networks_of_this_host_give_to_all_is_not_dialed() {
         "/ip4/203.0.113.5/tcp/1",
     ];
     assert_eq!(
-        admitted_near(&local, &policy(), &near(), &received),
+        admitted_near(&local, &Policy::open(), &near(), &received),
         received[3..]
     );
 }
@@ -333,7 +327,7 @@ fn where_a_relay_has_not_seen_the_peer_is_unvouched_and_comes_last() {
     };
     let received = ["/ip4/203.0.113.2/udp/5/quic-v1", "/ip4/203.0.113.1/tcp/5"].map(addr);
     let (none, peer) = (HashSet::new(), PeerId::random());
-    let admitted = local.admit(&policy(), &none, peer, &[vouch], &[], &received);
+    let admitted = local.admit(&Policy::open(), &none, peer, &[vouch], &[], &received);
     let candidates: Vec<_> = received.iter().filter_map(Candidate::parse).collect();
     assert_eq!(admitted.candidates, [candidates[1], candidates[0]]);
     assert_eq!(admitted.unvouched, HashSet::from([candidates[0]]));
@@ -343,7 +337,7 @@ fn where_a_relay_has_not_seen_the_peer_is_unvouched_and_comes_last() {
 fn an_address_that_names_another_peer_is_not_dialed() {
     let local = Local::default();
     let other = format!("/ip4/203.0.113.1/tcp/5/p2p/{}", PeerId::random());
-    assert_eq!(admitted(&local, &policy(), &[&other]), [""; 0]);
+    assert_eq!(admitted(&local, &Policy::open(), &[&other]), [""; 0]);
 }
 
 #[test]
@@ -365,11 +359,11 @@ fn an_observation_is_replaced_by_the_next_on_its_connection_and_goes_with_it() {
     assert!(!local.observe(&observed("/ip4/198.51.100.1/tcp/40000", by, 1)));
     assert!(local.observe(&observed("/ip4/198.51.100.2/tcp/40000", by, 1)));
     assert_eq!(
-        offered(&local, &policy(), &[]),
+        offered(&local, &Policy::open(), &[]),
         ["/ip4/198.51.100.2/tcp/40000"]
     );
     assert!(local.forget(ConnectionId::new_unchecked(1)));
-    assert_eq!(offered(&local, &policy(), &[]), [""; 0]);
+    assert_eq!(offered(&local, &Policy::open(), &[]), [""; 0]);
 }
 
 #[test]
@@ -409,7 +403,7 @@ fn the_mappings_of_a_symmetric_nat_do_not_crowd_out_the_rest() {
         PeerId::random(),
         99,
     ));
-    let offer = offered(&local, &policy(), &[]);
+    let offer = offered(&local, &Policy::open(), &[]);
     assert_eq!(offer.len(), 3);
     assert!(offer.contains(&"/ip4/198.51.100.1/tcp/40000".to_owned()));
 }
@@ -428,12 +422,12 @@ proptest! {
         for (ip, port, quic, connection) in seen {
             local.observe(&observed(&text(ip, port, quic), PeerId::random(), connection));
         }
-        let offer = local.offer(&policy(), &[]);
+        let offer = local.offer(&Policy::open(), &[]);
         prop_assert!(offer.len() <= MAX_CANDIDATES);
         prop_assert_eq!(offer.iter().collect::<HashSet<_>>().len(), offer.len());
 
         let received: Vec<_> = received.into_iter().map(|(ip, port, quic)| addr(&text(ip, port, quic))).collect();
-        let admitted = local.admit(&policy(), &HashSet::new(), PeerId::random(), &[], &[], &received).candidates;
+        let admitted = local.admit(&Policy::open(), &HashSet::new(), PeerId::random(), &[], &[], &received).candidates;
         prop_assert!(admitted.len() <= MAX_CANDIDATES);
         prop_assert_eq!(admitted.iter().collect::<HashSet<_>>().len(), admitted.len());
         for candidate in admitted {
@@ -455,8 +449,8 @@ fn a_private_address_at_which_a_relay_sees_both_sides_is_that_of_a_nat_unless_th
     local.observe(&observed("/ip4/10.0.0.1/tcp/5", PeerId::random(), 1));
     let both = |local: &Local| {
         let theirs = ["/ip4/10.0.0.1/tcp/6"];
-        let admitted = admitted_near(local, &policy(), &vouches, &theirs);
-        (offered(local, &policy(), &vouches), admitted)
+        let admitted = admitted_near(local, &Policy::open(), &vouches, &theirs);
+        (offered(local, &Policy::open(), &vouches), admitted)
     };
     assert_eq!(both(&local), (Vec::new(), Vec::new()));
     // Two nodes on one host, without a NAT between them and the relay.

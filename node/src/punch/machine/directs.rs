@@ -142,14 +142,20 @@ impl Directs {
         self.live.iter().any(|d| d.dialed) && self.live.iter().any(|d| !d.dialed)
     }
 
-    /// When a surplus is to be closed.
-    pub(super) fn surplus_due(&self, decides: bool, timing: &Timing) -> Option<Instant> {
+    /// When a surplus is to be closed: late, as long as it is not known what the peer prefers.
+    pub(super) fn surplus_due(
+        &self,
+        decides: bool,
+        is_known: bool,
+        timing: &Timing,
+    ) -> Option<Instant> {
         let since = self.surplus_since?;
         let newest = self.newest.unwrap_or(since);
-        Some(if decides {
-            (newest + timing.surplus_quiet).min(since + timing.surplus_limit)
-        } else {
-            since + timing.surplus_fallback
+        let limit = since + timing.surplus_limit;
+        Some(match (decides, is_known) {
+            (true, true) => limit.min(newest + timing.surplus_quiet),
+            (true, false) => limit,
+            (false, _) => since + timing.surplus_fallback,
         })
     }
 

@@ -45,8 +45,8 @@ pub(super) struct Peer {
     plan: Plan,
     /// What the last handshake offered: another candidate is a new one.
     offered: HashSet<Candidate>,
-    /// The family that the peer prefers.
-    prefers: Option<Family>,
+    /// The family that the peer prefers, once it has identified itself.
+    prefers: Identified,
     /// Whether this node dialed the peer, over a circuit or with an introduction; the last one counts.
     dials: Option<bool>,
     /// What relays vouch for.
@@ -61,6 +61,13 @@ pub(super) struct Peer {
     last_record: Option<Record>,
     touched: Option<Instant>,
     due: Option<Instant>,
+}
+
+/// What a peer reports of itself in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Identified {
+    NotYet,
+    Prefers(Option<Family>),
 }
 
 #[derive(Debug)]
@@ -140,7 +147,7 @@ impl Peer {
             wanted_after: None,
             plan: Plan::Nothing,
             offered: HashSet::new(),
-            prefers: None,
+            prefers: Identified::NotYet,
             dials: None,
             vouches: Vouches::default(),
             begun: VecDeque::new(),
@@ -160,6 +167,7 @@ impl Peer {
         side: Side,
         rtt: Option<Duration>,
     ) {
+        self.begin_session();
         self.dials = Some(side == Side::Dialer);
         self.circuits.push(Circuit {
             connection,
@@ -185,7 +193,17 @@ impl Peer {
         }
     }
 
+    /// The next connection may be the first of a session. Another run of the peer may prefer another family, and the other side
+    /// may have dialed.
+    fn begin_session(&mut self) {
+        if self.is_absent() {
+            self.prefers = Identified::NotYet;
+            self.dials = None;
+        }
+    }
+
     pub(super) fn handle_direct(&mut self, cx: &mut Context<'_>, established: Established) {
+        self.begin_session();
         let first = self.directs.add(established, cx.now);
         self.drop_handshake(cx);
         if let Some(mut attempt) = self.attempt.take() {
@@ -245,7 +263,7 @@ impl Peer {
 
     /// The peer prefers this family.
     pub(super) fn handle_preference(&mut self, prefers: Option<Family>) {
-        self.prefers = prefers;
+        self.prefers = Identified::Prefers(prefers);
     }
 
     /// Streams that cannot move are on these connections. A connection that is used no longer has its time again before it closes.

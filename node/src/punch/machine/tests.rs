@@ -5,6 +5,7 @@
 mod hostile;
 mod introduced;
 mod pair;
+mod preference;
 mod same_nat;
 mod sim;
 mod used;

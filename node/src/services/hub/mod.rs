@@ -62,6 +62,8 @@ struct Inner {
     changed: Notify,
     /// A session is over.
     over: Notify,
+    /// What is known of the paths to some peer.
+    paths_changed: Notify,
     /// Whether the protocol is offered to peers.
     offers: AtomicBool,
     /// Grows when services change.
@@ -133,6 +135,7 @@ impl Hub {
             next: AtomicU64::new(0),
             changed: Notify::new(),
             over: Notify::new(),
+            paths_changed: Notify::new(),
             offers: AtomicBool::new(false),
             offers_version: AtomicU64::new(0),
             behaviour: AtomicWaker::new(),
@@ -275,7 +278,7 @@ impl Hub {
 
     /// A connection is open.
     pub(crate) fn handle_connection(&self, id: ConnectionId, connection: Connection) {
-        self.state().paths.opened(id, connection);
+        self.change_paths(|paths| paths.opened(id, connection));
     }
 
     /// A connection is closed.
@@ -289,6 +292,7 @@ impl Hub {
             }
         }
         state.paths.closed(id);
+        self.0.paths_changed.notify_waiters();
     }
 
     /// What the identify message of a peer lists.
@@ -297,7 +301,7 @@ impl Hub {
             **protocol == PROTOCOL || protocol.as_ref().starts_with("/x/")
         };
         let ours = protocols.iter().filter(ours).cloned().collect();
-        self.state().paths.speaks(peer, ours);
+        self.change_paths(|paths| paths.speaks(peer, ours));
     }
 
     /// The connection chosen for a peer.
@@ -306,6 +310,9 @@ impl Hub {
         let is_other = state.paths.choose(peer, chosen);
         let rtt = chosen.and_then(|chosen| chosen.rtt);
         let is_better = is_other && chosen.is_some();
+        if is_other {
+            self.0.paths_changed.notify_waiters();
+        }
         if !is_better && rtt.is_none() {
             return;
         }
@@ -330,6 +337,7 @@ impl Hub {
             return;
         }
         state.paths.unreachable(peer, reason.to_owned());
+        self.0.paths_changed.notify_waiters();
         for running in state.of_peer(peer) {
             running.leave(|mail| mail.unreachable = Some(reason.to_owned()));
         }

@@ -5,28 +5,20 @@ use std::{
     sync::{Arc, MutexGuard},
 };
 
-use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use libp2p::{PeerId, swarm::ConnectionId};
 use p2pnode_services::core::sessions::Role;
+use tokio::sync::futures::Notified;
 
-use super::{Hub, Running, State};
+use super::{Hub, Paths, Running, State};
+use crate::core::state::ServiceNeeds;
 
 /// What services need of the event loop for one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Needs {
-    /// The peer.
-    pub(crate) peer: PeerId,
-    /// A path to it is to be kept.
-    pub(crate) wanted: bool,
-    /// A client waits for one.
-    pub(crate) now: bool,
-    /// It may have many sessions: a service or a forward names it.
-    pub(crate) named: bool,
-    /// It has sessions here.
-    pub(crate) served: bool,
+    /// What they need of its paths.
+    pub(crate) paths: ServiceNeeds,
     /// Its connections with raw streams, which cannot move.
     pub(crate) used: Vec<ConnectionId>,
-    /// Its addresses, if the configuration has some.
-    pub(crate) addrs: Vec<Multiaddr>,
 }
 
 /// A path to a peer is kept as long as this exists.
@@ -101,6 +93,16 @@ impl Hub {
         }
     }
 
+    /// Ends when what is known of the paths to some peer has changed since this call.
+    pub(in crate::services) fn paths_changed(&self) -> Notified<'_> {
+        self.0.paths_changed.notified()
+    }
+
+    pub(super) fn change_paths(&self, change: impl FnOnce(&mut Paths)) {
+        change(&mut self.state().paths);
+        self.0.paths_changed.notify_waiters();
+    }
+
     /// A session of `peer` was accepted, or a raw stream has begun.
     pub(in crate::services) fn served(&self, peer: PeerId) {
         self.needs(self.state(), peer, false);
@@ -125,14 +127,17 @@ impl State {
 
     fn needs_of(&self, peer: PeerId, now: bool, named: &BTreeSet<PeerId>) -> Needs {
         let wanted = self.wishes.contains_key(&peer);
-        Needs {
+        let paths = ServiceNeeds {
             peer,
             wanted,
             now,
             named: wanted || named.contains(&peer),
             served: self.table.accepted_from(&peer) > 0 || self.of_peer(peer).any(is_raw_service),
-            used: self.used_by_raw_streams(peer),
             addrs: self.addrs.get(&peer).cloned().unwrap_or_default(),
+        };
+        Needs {
+            paths,
+            used: self.used_by_raw_streams(peer),
         }
     }
 }

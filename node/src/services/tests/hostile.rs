@@ -1,6 +1,6 @@
 //! A peer that breaks the protocol of sessions, at a node that serves others in the meantime.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::{PeerId, Stream, swarm::ConnectionId};
@@ -22,11 +22,10 @@ struct Hostile {
 impl Hostile {
     async fn stream(&self) -> (ConnectionId, Stream) {
         loop {
+            let changed = self.hub.paths_changed();
             match self.hub.open_stream(&self.peer).await {
                 Ok(opened) => return opened,
-                Err(OpenError::NoPath | OpenError::Failed(_)) => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
+                Err(OpenError::NoPath) => changed.await,
                 Err(error) => panic!("{error}"),
             }
         }

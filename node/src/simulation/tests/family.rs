@@ -16,7 +16,7 @@ fn families(outcome: &Outcome) -> Vec<Option<Family>> {
     path.hops.iter().map(|hop| hop.family).collect()
 }
 
-fn dual(relay: usize, nat: Nat) -> NodeSetup {
+pub(super) fn dual(relay: usize, nat: Nat) -> NodeSetup {
     NodeSetup {
         ip6: Some(Nat::Firewall),
         relays: vec![(relay, BOTH.to_vec())],
@@ -171,15 +171,19 @@ fn the_dialers_preference_then_the_listeners_decides_which_direct_connection_liv
 
 #[test]
 fn a_circuit_goes_over_the_leg_of_the_preferred_family_if_that_is_a_moment_later() {
-    for (family, slow) in [
-        (FamilyPolicy::PreferIp6, Family::Ip6),
-        (FamilyPolicy::PreferIp4, Family::Ip4),
+    use FamilyPolicy::{PreferIp4, PreferIp6};
+    // A moment is longer where the relay is further away.
+    for (family, slow, delay, by) in [
+        (PreferIp6, Family::Ip6, 10, 5),
+        (PreferIp4, Family::Ip4, 10, 5),
+        (PreferIp6, Family::Ip6, 300, 250),
+        (PreferIp4, Family::Ip4, 300, 250),
     ] {
         let mut world = World::new(5);
         let relay = world.relay(Settings::default());
         let b = world.node(dual(relay, Nat::FullCone));
         world.until_reserved();
-        let slow = (slow, Duration::from_millis(5));
+        let slow = (slow, Duration::from_millis(by));
         world.network().slow.extend([slow]);
         let a = world.node(NodeSetup {
             family,
@@ -187,6 +191,7 @@ fn a_circuit_goes_over_the_leg_of_the_preferred_family_if_that_is_a_moment_later
             introductions: false,
             ..dual(relay, Nat::FullCone)
         });
+        world.set_delay(a, Duration::from_millis(delay));
         let dial = world.dial(a, b);
         let outcome = world.outcome(dial);
         assert_eq!(outcome.outcome, Reached::Relayed);

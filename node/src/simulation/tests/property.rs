@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use relay_node::core::Settings;
 
-use super::seconds;
+use super::{seconds, seeds};
 use crate::simulation::{World, nat::Nat, scenario::NodeSetup, view::TIMEOUT};
 
 const SEEDS: u64 = 80;
@@ -148,9 +148,7 @@ impl Chaos {
 
 #[test]
 fn whatever_happens_every_dial_ends_every_record_is_current_and_nothing_is_left_over() {
-    // More of them than each run has time for: SIMULATION_SEEDS=5000.
-    let seeds = std::env::var("SIMULATION_SEEDS").map(|seeds| seeds.parse().unwrap());
-    for seed in 0..seeds.unwrap_or(SEEDS) {
+    for seed in seeds(SEEDS) {
         let mut chaos = Chaos::new(seed);
         for _ in 0..14 {
             chaos.disturb();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{Family, FamilyPolicy, Transport};
+use p2pnode_transports::{Family, Transport};
 use relay_node::core::Settings;
 
 use super::{met, seconds};
@@ -175,10 +175,8 @@ impl OneSide {
     fn unobserved(permits: bool) -> Self {
         let policy = Policy {
             transports: vec![Transport::Quic],
-            families: FamilyPolicy::Auto,
             permit: Arc::new(move |candidate| permits || *candidate == addr(OURS)),
-            names: Arc::new(|_| false),
-            advertise: Arc::new(Vec::new),
+            ..Policy::open()
         };
         Self {
             machine: Machine::new(PeerId::random(), true, policy, Timing::default(), 1),

@@ -28,7 +28,7 @@ use crate::{
     config::{Config, Names},
     core::{
         event,
-        state::{DialId, NodeState, QueryId, ServiceNeeds},
+        state::{DialId, NodeState, QueryId},
     },
     discovery::{Discovery, Links, Responder},
     observe::{
@@ -304,26 +304,10 @@ impl EventLoop {
 
     fn on_needs(&mut self, needs: Vec<Needs>) {
         let now = Instant::now();
-        for needs in needs {
-            let Needs {
-                peer,
-                wanted,
-                now: now_please,
-                named,
-                served,
-                used,
-                addrs,
-            } = needs;
-            self.swarm.behaviour_mut().punch.used(peer, &used);
-            let needs = ServiceNeeds {
-                peer,
-                wanted,
-                now: now_please,
-                named,
-                served,
-                addrs,
-            };
-            self.state.handle_services(needs, now);
+        for Needs { paths, used } in needs {
+            let punch = &mut self.swarm.behaviour_mut().punch;
+            punch.used(paths.peer, &used);
+            self.state.handle_services(paths, now);
         }
     }
 

@@ -135,33 +135,19 @@ pub(super) fn measure_in_lab(args: &Args) -> Result<Report> {
          stream of our transports without sessions. The samples of programs alternate. dumbpipe makes a connection for each client, and two \
          processes at each end carry its two targets.",
     );
-    let Figures {
-        goodput,
-        cpu,
-        first,
-        beyond,
-        rate,
-        tail,
-        memory,
-        opens,
-        flows,
-        flow_memory,
-        delay,
-        arrived,
-    } = figures;
     report.figures = vec![
-        goodput,
-        cpu,
-        first,
-        beyond,
-        rate,
-        tail,
-        memory,
-        opens,
-        flows,
-        flow_memory,
-        delay,
-        arrived,
+        figures.goodput,
+        figures.cpu,
+        figures.first,
+        figures.beyond,
+        figures.rate,
+        figures.tail,
+        figures.memory,
+        figures.opens,
+        figures.flows,
+        figures.flow_memory,
+        figures.delay,
+        figures.arrived,
     ];
     report.figures.extend(pauses);
     report.notes.extend(notes);

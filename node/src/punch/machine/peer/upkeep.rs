@@ -7,7 +7,7 @@ use crate::punch::machine::{
     directs::{Preference, decides},
 };
 
-use super::{Circuit, Peer};
+use super::{Circuit, Identified, Peer};
 
 impl Peer {
     pub(super) fn surplus_due(&self, cx: &Context<'_>) -> Option<Instant> {
@@ -19,13 +19,19 @@ impl Peer {
         if is_relay || !concerns || !cx.enabled {
             return None;
         }
-        self.directs
-            .surplus_due(decides(cx.local_id, self.id), cx.timing)
+        // What the peer prefers counts where there is a choice.
+        let is_known = self.prefers != Identified::NotYet || !self.directs.has_both_families();
+        let decides = decides(cx.local_id, self.id);
+        self.directs.surplus_due(decides, is_known, cx.timing)
     }
 
     /// What both sides prefer. A side that dialed directly is the dialer as well.
     fn preference(&self, cx: &Context<'_>) -> Preference {
-        let (ours, theirs) = (cx.policy.families.preferred(), self.prefers);
+        let ours = cx.policy.families.preferred();
+        let theirs = match self.prefers {
+            Identified::NotYet => None,
+            Identified::Prefers(family) => family,
+        };
         let (dialer, listener) = match self.dials.or_else(|| self.directs.are_dialed()) {
             Some(false) => (theirs, ours),
             Some(true) | None => (ours, theirs),

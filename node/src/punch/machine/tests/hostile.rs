@@ -4,13 +4,12 @@ mod any;
 
 use std::{
     net::IpAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_protocol::{dcutr::Addresses, hop::Near};
-use p2pnode_transports::{Family, FamilyPolicy, Transport};
+use p2pnode_transports::{Family, Transport};
 use proptest::prelude::*;
 
 use crate::punch::{
@@ -24,13 +23,7 @@ use crate::punch::{
 };
 
 fn machine() -> Machine {
-    let policy = Policy {
-        transports: vec![Transport::Quic, Transport::Tcp],
-        families: FamilyPolicy::Auto,
-        permit: Arc::new(|_| true),
-        names: Arc::new(|_| false),
-        advertise: Arc::new(Vec::new),
-    };
+    let policy = Policy::open();
     Machine::new(PeerId::random(), true, policy, Timing::default(), 1)
 }
 

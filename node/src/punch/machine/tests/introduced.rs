@@ -2,12 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
-use p2pnode_transports::{FamilyPolicy, Transport};
+use p2pnode_transports::Transport;
 
 use super::{
     pair::{NATS, assert_one_direct, became_direct, gave_up, possible, records},
@@ -164,18 +163,14 @@ fn what_cannot_be_punched_stays_relayed_for_the_same_reason_as_without() {
     assert_eq!(ended(true), ended(false));
 }
 
-fn policy() -> Policy {
-    Policy {
-        transports: vec![Transport::Quic, Transport::Tcp],
-        families: FamilyPolicy::Auto,
-        permit: Arc::new(|_| true),
-        names: Arc::new(|_| false),
-        advertise: Arc::new(Vec::new),
-    }
-}
-
 fn machine(enabled: bool) -> Machine {
-    Machine::new(PeerId::random(), enabled, policy(), Timing::default(), 1)
+    Machine::new(
+        PeerId::random(),
+        enabled,
+        Policy::open(),
+        Timing::default(),
+        1,
+    )
 }
 
 fn introduced(asked: bool, addrs: &[&str]) -> Introduced {
@@ -208,7 +203,7 @@ fn over_tcp_the_two_never_have_the_same_role_whoever_asks() {
     let ids = [PeerId::random(), PeerId::random()];
     let roles: BTreeSet<String> = [(0, 1), (1, 0)]
         .map(|(own, other)| {
-            let mut machine = Machine::new(ids[own], true, policy(), Timing::default(), 1);
+            let mut machine = Machine::new(ids[own], true, Policy::open(), Timing::default(), 1);
             let introduction = Introduced {
                 peer: ids[other],
                 own_addrs: vec!["/ip4/198.51.100.7/tcp/40000".parse().unwrap()],

@@ -1,13 +1,10 @@
 //! Two peers behind one NAT, seen from one of them.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use p2pnode_protocol::hop::{Near, PrivateIps};
-use p2pnode_transports::{Family, FamilyPolicy, Transport};
+use p2pnode_transports::{Family, Transport};
 
 use crate::punch::{
     candidates::{Observation, Policy},
@@ -36,10 +33,7 @@ fn quic(ip: &str, port: u16) -> Multiaddr {
 fn initiator(transports: &[Transport], now: Instant) -> (Machine, PeerId, ConnectionId) {
     let policy = Policy {
         transports: transports.to_vec(),
-        families: FamilyPolicy::Auto,
-        permit: Arc::new(|_| true),
-        names: Arc::new(|_| false),
-        advertise: Arc::new(Vec::new),
+        ..Policy::open()
     };
     let mut machine = Machine::new(PeerId::random(), true, policy, Timing::default(), 1);
     for (number, transport) in transports.iter().enumerate() {

@@ -7,13 +7,12 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use libp2p::{PeerId, identity, swarm::ConnectionId};
 use p2pnode_protocol::dcutr::Addresses;
-use p2pnode_transports::{FamilyPolicy, Transport};
+use p2pnode_transports::Transport;
 
 use crate::punch::{
     address::Candidate,
@@ -186,10 +185,7 @@ impl World {
                 .to_peer_id();
             let policy = Policy {
                 transports: network.transports[index].clone(),
-                families: FamilyPolicy::Auto,
-                permit: Arc::new(|_| true),
-                names: Arc::new(|_| false),
-                advertise: Arc::new(Vec::new),
+                ..Policy::open()
             };
             Node {
                 id,

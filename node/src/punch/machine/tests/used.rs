@@ -1,12 +1,9 @@
 //! Connections that carry streams which cannot move.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use libp2p::{PeerId, swarm::ConnectionId};
-use p2pnode_transports::{FamilyPolicy, Transport};
+use p2pnode_transports::Transport;
 
 use crate::punch::{
     candidates::Policy,
@@ -25,10 +22,7 @@ fn directs() -> [ConnectionId; 2] {
 fn connected(now: Instant) -> (Machine, PeerId) {
     let policy = Policy {
         transports: vec![Transport::Quic],
-        families: FamilyPolicy::Auto,
-        permit: Arc::new(|_| true),
-        names: Arc::new(|_| false),
-        advertise: Arc::new(Vec::new),
+        ..Policy::open()
     };
     let mut machine = Machine::new(PeerId::random(), true, policy, Timing::default(), 1);
     let peer = PeerId::random();
@@ -45,7 +39,7 @@ fn connected(now: Instant) -> (Machine, PeerId) {
 }
 
 /// The connections that it closes until `until`.
-fn closed(machine: &mut Machine, until: Instant) -> Vec<ConnectionId> {
+pub(super) fn closed(machine: &mut Machine, until: Instant) -> Vec<ConnectionId> {
     while let Some(due) = machine.poll_timeout().filter(|due| *due <= until) {
         machine.handle_timeout(due);
     }
