@@ -246,7 +246,7 @@ type Secured<C> =
     LimitedProposals<future::Either<LastWord<TlsStream<C>>, EofIsError<noise::Output<C>>>>;
 
 fn tls<C>(stream: TlsStream<C>) -> Secured<C> {
-    LimitedProposals::new(future::Either::Left(LastWord(stream)))
+    LimitedProposals::new(future::Either::Left(LastWord::new(stream)))
 }
 
 fn noise<C>(stream: noise::Output<C>) -> Secured<C> {
