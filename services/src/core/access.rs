@@ -23,7 +23,8 @@ pub struct Limits {
     /// Raw streams of one peer at one service at once, with its sessions.
     pub raw: usize,
     /// Sessions, flows and raw streams at all services together of a peer that none of them names. Each has a stream, of which the
-    /// connection of such a peer has 1,024 at once; those for openings and questions are among them.
+    /// connection of such a peer has 1,024 at once; those for openings and questions are among them. quinn lets the peer know of
+    /// streams that are free again only once these are 128, so fewer than 128 beside the sessions would be used up for good.
     pub unnamed: usize,
     /// How often one peer opens sessions, flows and raw streams of one service, or resumes them.
     pub opens: Measure,
@@ -36,7 +37,7 @@ impl Default for Limits {
             sessions: 12_288,
             flows: 4_096,
             raw: 1_024,
-            unnamed: 960,
+            unnamed: 832,
             // 2,000 a second, and all sessions of a peer at once when a path is back.
             opens: Measure {
                 burst: 16_384,

@@ -253,10 +253,10 @@ fn strangers_leave_half_of_the_memory_to_others_however_many_ids_they_have() {
     bench.table.handle_access(any_and(friend));
     let mut shares = Vec::new();
     for session in 0..64 {
-        match bench.open_at("dns", PeerId::random(), session, 1) {
-            Verdict::New(_, share) => shares.push(share),
-            other => panic!("{session}: {other:?}"),
-        }
+        let Verdict::New(_, share) = bench.open_at("dns", PeerId::random(), session, 1) else {
+            panic!("{session}");
+        };
+        shares.push(share);
     }
     let stranger = PeerId::random();
     let refused = bench.open_at("dns", stranger, 64, 1);
