@@ -23,8 +23,8 @@ pub struct Limits {
     /// Raw streams of one peer at one service at once, with its sessions.
     pub raw: usize,
     /// Sessions, flows and raw streams at all services together of a peer that none of them names. Each has a stream, of which the
-    /// connection of such a peer has 1,024 at once; those for openings and questions are among them. quinn lets the peer know of
-    /// streams that are free again only once these are 128, so fewer than 128 beside the sessions would be used up for good.
+    /// connection of such a peer has 1,024 at once; those for openings and questions are among them. quinn announces
+    /// streams that are free again once these are 128: fewer than 128 others would be used up for good.
     pub unnamed: usize,
     /// How often one peer opens sessions, flows and raw streams of one service, or resumes them.
     pub opens: Measure,
