@@ -6,7 +6,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use futures::{AsyncRead, AsyncWrite};
@@ -41,9 +41,9 @@ impl<S: AsyncRead + Unpin> LastWord<S> {
     ) -> Poll<io::Result<T>> {
         let error = match self.failed.take() {
             Some(error) => error,
-            None => match write(Pin::new(&mut self.stream), cx) {
-                Poll::Ready(Err(error)) if is_reset(&error) && !self.is_closing => error,
-                written => return written,
+            None => match ready!(write(Pin::new(&mut self.stream), cx)) {
+                Err(error) if is_reset(&error) && !self.is_closing => error,
+                written @ (Ok(_) | Err(_)) => return Poll::Ready(written),
             },
         };
         let mut buffer = [0; 1024];
