@@ -207,7 +207,7 @@ impl Ports {
     }
 
     /// A port of the range to try in place of the punch port, which is silent: far from it and from those that were tried before. `None`
-    /// beyond [`ALTERNATIVES`]: a silent host may be one that a stranger named.
+    /// beyond the budget of [`Alternatives`]: a silent host may be one that a stranger named.
     pub(crate) fn lease_far(
         self: &Arc<Self>,
         transport: Transport,
