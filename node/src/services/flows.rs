@@ -41,7 +41,7 @@ pub(super) struct Udp(pub(super) Mutex<State>);
 /// What the lock guards.
 #[derive(Debug)]
 pub(super) struct State {
-    metrics: SessionMetrics,
+    pub(super) metrics: SessionMetrics,
     pub(super) flows: Flows,
     lines: HashMap<FlowKey, Arc<Line>>,
     pub(super) forwards: BTreeMap<ForwardId, Arc<Clients>>,

@@ -49,7 +49,7 @@ p2pnode_daemon::metrics! {
             "Clients of the SOCKS5 server that were not served, whatever they wanted. socks4, http, other: what they speak. \
              authentication: they offer no way without it. silent: they did not ask in time";
         datagrams_dropped: Counter => "p2pnode_session_datagrams_dropped",
-            "Datagrams of UDP services that were dropped because the path took fewer than were sent";
+            "Datagrams of UDP services that were dropped: the path took fewer than were sent, or their client has no flow since its peer refuses";
         quic_datagrams: Counter => "p2pnode_session_quic_datagrams",
             "Datagrams of UDP services that left as QUIC datagrams. The others went on streams";
         names: Arc<Mutex<BTreeSet<String>>> => unregistered;
@@ -99,7 +99,7 @@ impl SessionMetrics {
         self.register_all(registry);
     }
 
-    /// The path took fewer datagrams than were sent.
+    /// The path took fewer datagrams than were sent, or a client has no flow.
     pub(crate) fn datagram_dropped(&self) {
         self.datagrams_dropped.inc();
     }

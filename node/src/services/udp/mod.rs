@@ -167,8 +167,9 @@ impl Hub {
             };
             let length = from.payload.len();
             let key = state.flows.handle_client(from, Instant::now());
-            if let Some(key) = key {
-                state.sent(key, length);
+            match key {
+                Some(key) => state.sent(key, length),
+                None => state.metrics.datagram_dropped(),
             }
         });
     }
