@@ -72,7 +72,7 @@ impl Dialer {
         }
     }
 
-    /// The relay is of no use when the dial begins, or takes connections and ends them, for this reason. It is dialed meanwhile.
+    /// The relay is of no use when the dial begins, or ends connections for a clock, for this reason. It is dialed meanwhile.
     pub(crate) fn handle_relay_trouble(&mut self, relay: PeerId, reason: String) {
         if let Some(known) = self.relays.iter_mut().find(|known| known.peer == relay) {
             known.unreachable = Some(reason);

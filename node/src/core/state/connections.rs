@@ -226,7 +226,7 @@ impl NodeState {
             };
             self.relays
                 .handle_down_for(&leg.relay, Fault::Remote, &reason);
-            if leg.vain > 0 {
+            if leg.vain > 0 && closed.ended == Ended::Clock {
                 for dial in &mut self.dials {
                     let relay = leg.relay.peer;
                     dial.dialer.handle_relay_trouble(relay, reason.clone());
