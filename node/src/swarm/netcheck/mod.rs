@@ -149,7 +149,7 @@ impl Plan {
     /// What a relay has answered. If it has not, its name may lead elsewhere by now.
     pub(in crate::swarm) fn heard<T>(&self, answer: Option<T>) -> Option<T> {
         if answer.is_none() {
-            self.names.forget();
+            self.names.doubt();
         }
         answer
     }
