@@ -1,6 +1,7 @@
 //! What all tasks of services share.
 
 mod needs;
+mod opens;
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::task::AtomicWaker;
@@ -17,12 +18,12 @@ use p2pnode_services::{
     config::{Peers, ServiceName, Services},
     core::{
         access::Limits,
-        memory::{Memory, Share},
+        memory::Memory,
         session::{Settings, StreamId},
         sessions::{Action, Key, Role, Sessions},
         sockets::Sockets,
     },
-    wire::{Carries, ID_LENGTH, PROTOCOL, ResetReason, SessionId},
+    wire::{ID_LENGTH, PROTOCOL, ResetReason, SessionId},
 };
 use p2pnode_transports::Handle;
 use tokio::sync::Notify;
@@ -401,45 +402,6 @@ impl Hub {
     /// A stream of another protocol there. The peer agrees to it before it gets data.
     pub(super) fn open_protocol(&self, peer: &PeerId, protocol: StreamProtocol) -> Opening {
         self.state().paths.open_protocol(peer, protocol, false)
-    }
-
-    /// A session that this node opens at `peer`. `None`: there are as many as the memory admits.
-    pub(super) fn open_session(
-        &self,
-        running: impl FnOnce(Key) -> Running,
-        peer: PeerId,
-        service: ServiceName,
-        carries: Carries,
-    ) -> Option<(Arc<Running>, Share)> {
-        let mut id = [0; ID_LENGTH];
-        fill(&mut id);
-        let key = Key {
-            peer,
-            role: Role::Forward,
-            session: SessionId(id),
-        };
-        let running = Arc::new(running(key));
-        let share = self.begin(&running, service, carries)?;
-        Some((running, share))
-    }
-
-    /// The same of a session that has its id.
-    pub(super) fn begin(
-        &self,
-        running: &Arc<Running>,
-        service: ServiceName,
-        carries: Carries,
-    ) -> Option<Share> {
-        let (key, now) = (running.key, Instant::now());
-        let mut state = self.state();
-        let share = state.table.handle_open(key, service, carries, now);
-        if share.is_some() {
-            state.running.insert(key, Arc::clone(running));
-        } else {
-            drop(state);
-            self.no_memory(running);
-        }
-        share
     }
 
     /// The session is over, and nothing is remembered of it.
