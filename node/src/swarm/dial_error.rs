@@ -6,7 +6,7 @@ use futures::channel::oneshot::Canceled;
 use libp2p::{
     Multiaddr, TransportError,
     core::upgrade::NegotiationError,
-    relay::outbound::hop::{ConnectError, ProtocolViolation},
+    relay::outbound::hop::{ConnectError, ProtocolViolation, ReserveError},
     swarm::{ConnectionError, DialError},
 };
 use p2pnode_protocol::escape;
@@ -234,6 +234,13 @@ pub(crate) fn no_reservation(error: &(dyn Error + 'static)) -> ListenerEnd {
             ListenerEnd::Failed("its reservation names no address at which peers reach this node: configure the addresses that the relay announces (`announce` of js-libp2p)".to_owned())
         }
         Some(ProtocolViolation::InvalidReservationExpiration) => ListenerEnd::Clock,
+        None if matches!(find(error), Some(ReserveError::Refused)) => ListenerEnd::Failed(
+            "it refuses one: it has, or the network of this node has, as many reservations as its limits admit"
+                .to_owned(),
+        ),
+        None if matches!(find(error), Some(ReserveError::ResourceLimitExceeded)) => {
+            ListenerEnd::Failed("it gives none now: it is full, or is asked too often".to_owned())
+        }
         None if find::<NegotiationError>(error).is_some() => {
             ListenerEnd::Failed(circuit_refusal(&ConnectError::Unsupported))
         }
@@ -262,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_reservation_without_addresses_is_named_with_the_remedy() {
-        use libp2p::relay::{client::transport::Error, outbound::hop::ReserveError};
+        use libp2p::relay::client::transport::Error;
         let violation = ProtocolViolation::NoAddressesInReservation;
         let error = Error::Reservation(ReserveError::Protocol(violation));
         let ListenerEnd::Failed(reason) = no_reservation(&io::Error::other(error)) else {
@@ -274,6 +281,11 @@ mod tests {
         );
         let closed = ListenerEnd::Failed("closed".to_owned());
         assert_eq!(no_reservation(&io::Error::other("closed")), closed);
+        let full = Error::Reservation(ReserveError::Refused);
+        let ListenerEnd::Failed(reason) = no_reservation(&io::Error::other(full)) else {
+            panic!("it is a failure");
+        };
+        assert!(reason.contains("as its limits admit"), "{reason}");
         let expired = ProtocolViolation::InvalidReservationExpiration;
         let expired = Error::Reservation(ReserveError::Protocol(expired));
         assert_eq!(

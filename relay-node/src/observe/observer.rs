@@ -117,6 +117,12 @@ impl<W: Write> Observer<W> {
             Event::ReservationDenied { peer, reason } => {
                 self.metrics.denied(reason);
                 debug!(%peer, reason = reason.as_str(), "reservation denied");
+                if reason == DenialReason::ReservationLimit {
+                    warn!(
+                        reservations,
+                        "the relay is full: as many reservations are held as limits.reservations admits; newcomers are refused"
+                    );
+                }
             }
             Event::ReservationEnded {
                 peer,
@@ -323,6 +329,9 @@ impl<W: Write> Observer<W> {
                 }
                 let cause = std::error::Error::source(&cause);
                 debug!(%from, reason = reason.map(DenialReason::as_str), cause, "connection denied");
+                if let Some(full @ (Denied::Memory { .. } | Denied::Connections)) = denied {
+                    warn!("the relay is full: {full}; newcomers are refused");
+                }
             }
             // Scanners, broken clients, lost packets.
             ListenError::Transport(error) if displaced(&error) => {

@@ -192,6 +192,11 @@ impl Dial {
             let now = Instant::now().into_std();
             self.memory.without_tls().add(self.remote, now);
         }
+        if let Err(Error::BothDialed { remote }) = authenticated {
+            // Both sides dial in a punch alone.
+            let other = io::Error::other("what answers there speaks another protocol");
+            return Err(Error::handshake(remote, &other));
+        }
         Ok((authenticated?, source))
     }
 

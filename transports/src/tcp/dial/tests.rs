@@ -259,3 +259,25 @@ async fn remotes_that_hold_connections_open_move_the_punch_port_eight_times_and_
     }
     assert_eq!(moves, 8);
 }
+
+#[tokio::test]
+async fn a_server_of_another_protocol_is_no_dialer() {
+    let remote = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = remote.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = remote.accept().await.unwrap();
+            // It reads as a message of the length that its first byte gives.
+            let answer = "<!DOCTYPE HTML><html><title>Bad request</title>".repeat(4);
+            // The dialer may be gone.
+            let _read = stream.read(&mut [0; 4096]).await;
+            let _sent = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let (mut dialer, _) = dialer("23180-23189");
+    // The second dial does not begin with TLS alone.
+    for _ in 0..2 {
+        let error = dial(&mut dialer, at).await.err().unwrap();
+        assert!(matches!(error, Error::Handshake { .. }), "{error}");
+    }
+}
