@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a file has to stay as it is before what it leaves out is taken away. An editor writes for less, and a person who has
 /// removed something waits so long.
-pub const HOLD: Duration = Duration::from_secs(10);
+pub const HOLD: Duration = Duration::from_secs(5);
 
 /// How many keys a line of the log names.
 const NAMED: usize = 8;
