@@ -50,8 +50,10 @@ async fn two_behind_one(transport: Transport) -> Result<()> {
     first_node.process.exit(PATIENCE).await?;
     let key = peers.lab.artifacts().file("a1.key");
     for (name, peer) in [("a1-to-a2", &second_node.id), ("a1-to-b", &peers.b_id)] {
-        let dial = dial(name, peer)?.arg("--key").arg(&key).on(first)?;
+        let mut dial = dial(name, peer)?.arg("--key").arg(&key).on(first)?;
         direct_from(&dial).await?;
+        // The next one has the same key.
+        dial.kill().await?;
     }
     peers.verify_range().await?;
     peers.a.home.keeps(&second, &RANGE).await
