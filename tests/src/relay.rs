@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::{
     bins::bins,
@@ -91,6 +92,18 @@ impl Relay {
         let ips = self.host.addresses.iter().filter(shared);
         ips.flat_map(|ip| self.addresses_at(*ip, transports))
             .collect()
+    }
+
+    /// The checks of a `netcheck` on `host` with this relay.
+    pub async fn netcheck(&self, host: &Host) -> Result<Vec<Value>> {
+        let mut launch = Launch::new("netcheck", &bins()?.p2pnode).args(["netcheck", "--json"]);
+        for address in self.addresses(host, &Transport::ALL) {
+            launch = launch.args(["--relay", &address]);
+        }
+        let ended = launch.on(host)?.ended().await?;
+        let report = ended.all("netcheck").next().context("no report")?;
+        let checks = report.json["checks"].as_array();
+        checks.cloned().context("no checks")
     }
 }
 

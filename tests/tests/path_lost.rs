@@ -78,7 +78,7 @@ async fn cut(transport: Transport) -> Result<()> {
     let seen = both.ways().map(|(node, _)| node.seen());
     both.a_side.site.cut(&[Traffic::With(b_outside)])?;
     for ((node, peer), seen) in both.ways().into_iter().zip(seen) {
-        // That it takes no more than 5 s from the cut on, the simulator shows.
+        // The simulator shows that this takes at most 5 s from the cut on.
         let lost = node
             .process
             .event_after(seen, "disconnected", AGAIN)
